@@ -1,0 +1,72 @@
+"""The errors that Pagemill raises on purpose, each with what the user can do about it.
+
+Every class names the exit code that the command line ends with when the error reaches it (the table is in README.md).
+A bad page is not an error of the run: the pipelines turn `UnreadablePage` into a dead letter and go on.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PagemillError(Exception):
+    """Base of all errors with a remedy.
+
+    >>> print(PagemillError("no such folder: scans", remedy="check the path"))
+    no such folder: scans (check the path)
+    """
+
+    exit_code: ClassVar[int] = 15
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class BadArgument(PagemillError):
+    """The command or a call was given values that do not go together."""
+
+    exit_code = 1
+
+
+class BadInput(PagemillError):
+    """An input path, a configuration or an output folder cannot be used at all."""
+
+    exit_code = 2
+
+
+class NothingToDo(PagemillError):
+    """The inputs hold no page."""
+
+    exit_code = 6
+
+
+class BadModel(PagemillError):
+    """The bundle is missing, incomplete or of a version that this code does not know."""
+
+    exit_code = 7
+
+
+class MissingDependency(PagemillError):
+    """An optional package is needed and not installed."""
+
+    exit_code = 7
+
+
+class UnreadablePage(PagemillError):
+    """One file or page cannot be decoded, or is over a limit; the other pages are not affected.
+
+    Attributes:
+        reason: a short stable class of the failure, for counting: `empty-file`, `not-an-image`, `truncated`,
+            `too-many-pixels`, `too-many-bytes`, `too-many-pages`, `encrypted`, `zero-size`, `damaged`, `unsupported`.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, reason: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.reason = reason

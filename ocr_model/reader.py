@@ -1,0 +1,243 @@
+"""The Reader: images in, pages out. Beam, the evaluation, the command line and the tests all call this object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ocr_model.alphabet import Alphabet
+from ocr_model.bundle import Bundle, load_bundle
+from ocr_model.ctc import DecodedCharacter, greedy
+from ocr_model.document import Box, Line, Page, Point, Region, Word
+from ocr_model.layout import FoundLine, FoundPage, LineFinder
+from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
+
+Grey = npt.NDArray[np.uint8]
+ToImage = Callable[[float, float], Point]
+
+BATCH_PX = 8192  # width of all lines of a batch together
+MIN_LINE_CONFIDENCE = 0.4  # below it a line is taken for something that is not text
+INK_LEVEL = 70  # of 255, from which a column of a normalised line counts as inked
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A line as the recogniser takes it.
+
+    Attributes:
+        image: [40, width] uint8 as `normalise_line_image` gives it.
+        back: takes (x, y) of the strip before scaling to the image as given.
+        size: width and height of the strip before scaling, pixels.
+    """
+
+    image: Grey
+    back: ToImage
+    size: tuple[int, int]
+
+
+def unturned(point: Point, quarter_turns: int, width: int, height: int) -> Point:
+    """A point of the upright image in coordinates of the image as given.
+
+    Args:
+        quarter_turns: clockwise turns that made it upright.
+        width, height: of the image as given.
+
+    >>> unturned((10, 0), 1, width=100, height=50)
+    (0, 40)
+    """
+    x, y = point
+    return ((x, y), (y, height - x), (width - x, height - y), (width - y, x))[quarter_turns]
+
+
+def batch_size(width_px: int) -> int:
+    """Lines in a batch of a bucket: fixed, so that a line is computed the same way whoever is beside it."""
+    return max(1, min(16, BATCH_PX // width_px))
+
+
+def read_strips(bundle: Bundle, strips: Sequence[Grey]) -> list[list[DecodedCharacter]]:
+    """Reads normalised lines, batched by width. A batch always has its bucket's full size (filled up with paper)."""
+    by_bucket: dict[int, list[int]] = {}
+    for i, strip in enumerate(strips):
+        by_bucket.setdefault(bucket_width(strip.shape[1]), []).append(i)
+    results: list[list[DecodedCharacter]] = [[] for _ in strips]
+    for width, members in sorted(by_bucket.items()):
+        size = batch_size(width)
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            batch = np.zeros((size, LINE_HEIGHT_PX, width, 1), np.uint8)
+            for row, i in enumerate(part):
+                batch[row, :, : strips[i].shape[1], 0] = strips[i]
+            classes, confidences = bundle.read_lines(batch)
+            for row, i in enumerate(part):
+                steps = -(-strips[i].shape[1] // STRIDE_PX)
+                results[i] = greedy(classes[row, :steps], confidences[row, :steps], bundle.alphabet)
+    return results
+
+
+def split_words(characters: Sequence[DecodedCharacter]) -> list[tuple[list[DecodedCharacter], int, int]]:
+    """Words with the steps that they may span: from the space before to the space after.
+
+    Returns:
+        Per word its characters, the first step after the space before (0 at the start) and the step of the space after
+        (-1 at the end).
+    """
+    words: list[tuple[list[DecodedCharacter], int, int]] = []
+    current: list[DecodedCharacter] = []
+    begin = 0
+    for character in characters:
+        if character.character != " ":
+            current.append(character)
+            continue
+        if current:
+            words.append((current, begin, character.start))
+            current = []
+        begin = character.end
+    if current:
+        words.append((current, begin, -1))
+    return words
+
+
+def _word_span(strip: Grey, word: tuple[list[DecodedCharacter], int, int]) -> tuple[int, int]:
+    """Left and right of a word's ink in pixels of the normalised strip."""
+    characters, begin, end = word
+    first, last = characters[0].start * STRIDE_PX, characters[-1].end * STRIDE_PX
+    left = min(begin * STRIDE_PX, first)
+    right = strip.shape[1] if end < 0 else max(end * STRIDE_PX + STRIDE_PX, last)
+    inked = np.flatnonzero(strip[:, left:right].max(axis=0) > INK_LEVEL) if right > left else np.zeros(0, int)
+    if inked.size == 0:
+        return first, max(last, first + 1)
+    return min(left + int(inked[0]), first + STRIDE_PX), max(left + int(inked[-1]) + 1, last - STRIDE_PX)
+
+
+def assemble_line(strip: Strip, baseline: Sequence[Point], characters: Sequence[DecodedCharacter], page_size: tuple[int, int]) -> Line | None:
+    """A line with its words and boxes in pixels of the image as given; None where nothing was read.
+
+    Args:
+        baseline: in pixels of the image as given.
+        page_size: its width and height.
+    """
+    words: list[Word] = []
+    strip_width, strip_height = strip.size
+    scale_x = strip_width / strip.image.shape[1]
+    corners = ((0.0, 0.0), (float(strip_width), 0.0), (float(strip_width), float(strip_height)), (0.0, float(strip_height)))
+    polygon = tuple(strip.back(x, y) for x, y in corners)
+    box = Box.around(polygon).clipped(*page_size)
+    for word in split_words(characters):
+        left, right = _word_span(strip.image, word)
+        points = [strip.back(x * scale_x, y) for x in (left, right) for y in (0.0, float(strip_height))]
+        word_box = Box.around(points).clipped(*page_size)
+        text = "".join(c.character for c in word[0])
+        words.append(Word(text, word_box, float(np.mean([c.confidence for c in word[0]]))))
+        box = box.union(word_box)
+    letters = [c.confidence for c in characters if c.character != " "]
+    if not letters:
+        return None
+    return Line(tuple(words), box, tuple(baseline), polygon, float(np.mean(letters)))
+
+
+class Reader:
+    """Finds the lines of pages, reads them and puts them in order.
+
+    >>> page = Reader.load().read([grey_image])[0]  # doctest: +SKIP
+    >>> print(page.text)  # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.finder = LineFinder(bundle.find_lines)
+
+    @classmethod
+    def load(cls, bundle: str | Path | None = None, precision: str = "auto") -> Reader:
+        """A reader with a bundle; None is the one in the package.
+
+        Args:
+            precision: `auto`, `bfloat16` or `float32`; `auto` takes bfloat16 where the processor has it in hardware.
+
+        Raises:
+            BadModel: the folder is no complete bundle.
+        """
+        return cls(load_bundle(None if bundle is None else Path(bundle), precision))
+
+    @property
+    def alphabet(self) -> Alphabet:
+        return self.bundle.alphabet
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a page needs to be traced back: model, precision and code version, plain JSON values."""
+        return {"model": self.bundle.digest[:16], "precision": self.bundle.precision, "pagemill": metadata.version("pagemill")}
+
+    def read(self, images: Sequence[Grey]) -> list[Page]:
+        """Pages in the order of the images.
+
+        A page's result does not depend on the other images of the call.
+
+        Args:
+            images: each [height, width] uint8, 0 black, 255 white, at least one pixel.
+        """
+        found = [self.finder.find(image) for image in images]
+        strips = [self._cut(image, page) for image, page in zip(images, found, strict=True)]
+        read = iter(read_strips(self.bundle, [strip.image for page in strips for strip in page]))
+        return [
+            self._assemble(image, page, [(strip, next(read)) for strip in page_strips])
+            for image, page, page_strips in zip(images, found, strips, strict=True)
+        ]
+
+    def read_single_lines(self, images: Sequence[Grey]) -> list[Page]:
+        """Pages of one line each: every image is taken as one line of text from edge to edge."""
+        strips = [Strip(normalise_line_image(i), lambda x, y: (x, y), (i.shape[1], i.shape[0])) for i in images]
+        pages = []
+        for image, strip, characters in zip(images, strips, read_strips(self.bundle, [s.image for s in strips]), strict=True):
+            height, width = image.shape
+            baseline = ((0.0, 0.78 * height), (float(width), 0.78 * height))
+            line = assemble_line(strip, baseline, characters, (width, height))
+            regions = (Region((line,), line.box),) if line else ()
+            pages.append(Page(width, height, regions, provenance=self.provenance))
+        return pages
+
+    def _cut(self, image: Grey, found: FoundPage) -> list[Strip]:
+        upright = np.ascontiguousarray(np.rot90(image, -found.quarter_turns))
+        return [self._strip(upright, line, found, image.shape) for region in found.regions for line in region.lines]
+
+    @staticmethod
+    def _strip(upright: Grey, line: FoundLine, found: FoundPage, shape: tuple[int, ...]) -> Strip:
+        height, width = shape
+        pixels, matrix = cut_line(upright, line.baseline, line.ascender_px, line.descender_px)
+
+        def back(x: float, y: float) -> Point:
+            upright_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
+            upright_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
+            return unturned((float(upright_x), float(upright_y)), found.quarter_turns, width, height)
+
+        return Strip(normalise_line_image(pixels), back, (pixels.shape[1], pixels.shape[0]))
+
+    def _assemble(self, image: Grey, found: FoundPage, read: list[tuple[Strip, list[DecodedCharacter]]]) -> Page:
+        height, width = image.shape
+        lines = iter(read)
+        regions = []
+        for region in found.regions:
+            kept = [line for line in (self._line(f, found, *next(lines), width, height) for f in region.lines) if line]
+            if kept:
+                regions.append(Region(tuple(kept), _around(kept)))
+        return Page(width, height, tuple(regions), found.quarter_turns, found.skew_deg, self.provenance)
+
+    @staticmethod
+    def _line(f: FoundLine, found: FoundPage, strip: Strip, characters: list[DecodedCharacter], width: int, height: int) -> Line | None:
+        baseline = [unturned(point, found.quarter_turns, width, height) for point in f.baseline]
+        line = assemble_line(strip, baseline, characters, (width, height))
+        return line if line is not None and line.confidence >= MIN_LINE_CONFIDENCE else None
+
+
+def _around(lines: Sequence[Line]) -> Box:
+    box = lines[0].box
+    for line in lines[1:]:
+        box = box.union(line.box)
+    return box
+
+

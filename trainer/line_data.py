@@ -1,0 +1,347 @@
+"""Batches of lines for the recogniser: real lines with truth and rendered lines, bucketed by width.
+
+Processes without TensorFlow render and cut; the trainer takes finished batches from a queue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
+from ocr_model.errors import BadInput
+from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
+from ocr_model.text import normalise_line
+from trainer.synthesis.fonts import FontCase, find_fonts
+from trainer.synthesis.lines import sample_lines, sample_non_text
+from trainer.synthesis.text import TextSource
+
+Rng = np.random.Generator
+Grey = npt.NDArray[np.uint8]
+
+KEPT_HEIGHT_PX = 52  # real lines are kept at most this high
+CONTEXT = 0.35  # of the line's height, kept around it so that a crop can be drawn anew each time
+
+
+@dataclass(frozen=True)
+class RealLine:
+    """A line of a real scan with its truth.
+
+    Attributes:
+        image: [height, width] uint8, the line's box with some context.
+        margins: left, top, right, bottom of the line's box from the edges of the image, in pixels.
+        text: NFC, within the alphabet.
+        source: folder it comes from; document: what must not be split between training and validation.
+    """
+
+    image: Grey
+    margins: tuple[int, int, int, int]
+    text: str
+    source: str
+    document: str
+
+
+@dataclass(frozen=True)
+class LineDataConfig:
+    """What the recogniser is trained on.
+
+    Attributes:
+        real: folders of real lines (`SOURCE/pages`, `SOURCE/lines`); may be empty.
+        text: folder of text files for rendered lines; None takes the built-in word list.
+        real_share: share of real lines in training.
+        non_text_share: share of crops without text, which must read as nothing.
+        exclude: names of sources that are left out.
+        validation_share: share of the documents of each source that is kept for validation.
+        batch_px: width of all lines of a batch together, in pixels.
+        max_width_px: lines that are wider at 40 px height are left out.
+        processes: that prepare batches.
+        seed: of everything drawn.
+    """
+
+    real: Path | None
+    text: Path | None
+    real_share: float = 0.3
+    non_text_share: float = 0.015
+    exclude: tuple[str, ...] = ("archiscribe_fraktur_de",)
+    validation_share: float = 0.06
+    batch_px: int = 24_000
+    max_width_px: int = 1600
+    processes: int = 1
+    seed: int = 1
+
+
+def is_validation(document: str, share: float) -> bool:
+    """Whether a document is for validation: by a digest of its name, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:4], "big") < share * 2**32
+
+
+def load_real_lines(folder: Path, exclude: tuple[str, ...] = ()) -> list[RealLine]:
+    """All lines with truth below a folder of sources.
+
+    Reads `SOURCE/pages/NAME.lines.json` with the image beside it and `SOURCE/lines/NAME.gt.txt` likewise. Lines
+    marked `skip_text`, lines whose truth is doubtful (`tess_cer` over 0.25) and characters outside of the alphabet
+    are left out.
+
+    Raises:
+        BadInput: the folder holds no line.
+    """
+    meta_file = folder / "meta.json"
+    meta = json.loads(meta_file.read_text(encoding="utf-8")) if meta_file.exists() else {}
+    found: list[RealLine] = []
+    for source in sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in exclude) if folder.is_dir() else []:
+        for truth in sorted((source / "pages").glob("*.lines.json")):
+            name = truth.name.removesuffix(".lines.json")
+            document = meta.get(f"{source.name}/pages/{name}", {}).get("doc", name)
+            image = _read_image(truth.parent, name)
+            for line in json.loads(truth.read_text(encoding="utf-8")):
+                text = normalise_line(line["text"])
+                if line.get("skip_text") or line.get("hand") or line.get("tess_cer", 0) > 0.25 or not _usable(text):
+                    continue
+                found.append(_from_page(image, line, text, source.name, document))
+        for truth in sorted((source / "lines").glob("*.gt.txt")):
+            name = truth.name.removesuffix(".gt.txt")
+            text = normalise_line(truth.read_text(encoding="utf-8"))
+            if _usable(text):
+                image = _shrunk(_read_image(truth.parent, name), 1.0)
+                found.append(RealLine(image, (0, 0, 0, 0), text, source.name, name.rsplit("_", 1)[0]))
+    if not found:
+        raise BadInput(f"no line with truth in {folder}", "expected SOURCE/pages/NAME.lines.json or SOURCE/lines/NAME.gt.txt")
+    return found
+
+
+def _usable(text: str) -> bool:
+    return bool(text) and DEFAULT_ALPHABET.covers(text)
+
+
+def _read_image(folder: Path, name: str) -> Grey:
+    for suffix in (".png", ".jpg", ".tif"):
+        if (folder / (name + suffix)).exists():
+            image = cv2.imread(str(folder / (name + suffix)), cv2.IMREAD_GRAYSCALE)
+            if image is not None:
+                return np.asarray(image, np.uint8)
+    raise BadInput(f"no readable image for {folder / name}", "put NAME.png, .jpg or .tif beside the truth")
+
+
+def _shrunk(image: Grey, line_share: float) -> Grey:
+    """At most `KEPT_HEIGHT_PX` of line height, `line_share` being the part of the image's height that the line has."""
+    scale = KEPT_HEIGHT_PX / (image.shape[0] * line_share)
+    if scale >= 1:
+        return image
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _from_page(image: Grey, line: dict[str, Any], text: str, source: str, document: str) -> RealLine:
+    """The line's strip: along its baseline where it falls by more than a tenth of its height, else its box."""
+    left, top, right, bottom = line["bbox"]
+    baseline = line.get("baseline") or [[left, bottom], [right, bottom]]
+    (x0, y0), (x1, y1) = baseline[0], baseline[-1]
+    height = bottom - top
+    if abs(y1 - y0) > 0.1 * height and x1 > x0:
+        middle = 0.5 * (y0 + y1)
+        fall = abs(y1 - y0) * (right - left) / max(1, x1 - x0)
+        above = max(0.4 * height, middle - top - fall / 2)
+        below = max(0.15 * height, bottom - middle - fall / 2)
+        height = round(above + below)
+        pad = round(CONTEXT * height)
+        slope = (y1 - y0) / (x1 - x0)
+        start, end = left - pad, right + pad
+        level = [(start, y0 + slope * (start - x0)), (end, y0 + slope * (end - x0))]
+        strip, _ = cut_line(image, level, above + pad, below + pad)
+        margins = (pad, pad, pad, pad)
+    else:
+        pad = round(CONTEXT * height)
+        outer = (max(0, left - pad), max(0, top - pad), min(image.shape[1], right + pad), min(image.shape[0], bottom + pad))
+        strip = image[outer[1] : outer[3], outer[0] : outer[2]]
+        margins = (left - outer[0], top - outer[1], outer[2] - right, outer[3] - bottom)
+    share = (strip.shape[0] - margins[1] - margins[3]) / strip.shape[0]
+    small = _shrunk(np.ascontiguousarray(strip), share)
+    scale = small.shape[0] / strip.shape[0]
+    return RealLine(small, tuple(round(m * scale) for m in margins), text, source, document)  # type: ignore[arg-type]
+
+
+def draw_real(rng: Rng, line: RealLine) -> Grey:
+    """A crop of a real line with new margins and a little wear: contrast, light, blur, noise, resolution, JPEG."""
+    left, top, right, bottom = line.margins
+    height = line.image.shape[0] - top - bottom
+    crop = line.image
+    if any(line.margins):
+        loose = rng.uniform(-0.04, 0.2, 4) if rng.random() < 0.75 else rng.uniform(-0.06, 0.34, 4)
+        t, b = max(0, round(top - loose[1] * height)), max(0, round(bottom - loose[3] * height))
+        le, r = max(0, round(left - max(-0.02, loose[0] * 1.5) * height)), max(0, round(right - max(-0.02, loose[2] * 1.5) * height))
+        crop = crop[t : crop.shape[0] - b, le : crop.shape[1] - r]
+    elif rng.random() < 0.5:
+        pads = [int(x) for x in rng.integers(0, max(1, height // 7), 4)]
+        crop = np.pad(crop, ((pads[0], pads[1]), (pads[2], pads[3])), "edge")
+    grey = crop.astype(np.float32)
+    if rng.random() < 0.5:
+        grey = (grey - 128) * rng.uniform(0.55, 1.15) + 128 + rng.uniform(-25, 25)
+    if rng.random() < 0.35:
+        factor = float(rng.uniform(0.5, 1.0))
+        size = (max(8, round(grey.shape[1] * factor)), max(8, round(grey.shape[0] * factor)))
+        grey = cv2.resize(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), (grey.shape[1], grey.shape[0]))
+    if rng.random() < 0.25:
+        grey = cv2.GaussianBlur(grey, (0, 0), float(rng.uniform(0.3, 1.1)))
+    if rng.random() < 0.3:
+        grey = grey + rng.uniform(2, 14) * rng.standard_normal(grey.shape, dtype=np.float32)
+    if rng.random() < 0.3:
+        factor = float(rng.uniform(0.85, 1.15))
+        grey = cv2.resize(grey, (max(8, round(grey.shape[1] * factor)), grey.shape[0]))
+    image = np.asarray(np.clip(grey, 0, 255), np.uint8)
+    if rng.random() < 0.2:
+        quality = int(rng.integers(25, 90))
+        image = np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE), np.uint8)
+    return image
+
+
+@dataclass(frozen=True)
+class LineBatch:
+    """Lines of one bucket.
+
+    Attributes:
+        images: [batch, 40, bucket width] uint8, ink 255, padded with 0.
+        widths: [batch] int32, pixels before padding.
+        labels: [batch, longest] int32 classes, padded with 0.
+        lengths: [batch] int32.
+    """
+
+    images: Grey
+    widths: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
+
+
+def steps_needed(classes: list[int]) -> int:
+    """Time steps that CTC needs at least: one a character and a blank between repeats."""
+    return len(classes) + sum(a == b for a, b in zip(classes, classes[1:], strict=False))
+
+
+def make_batch(lines: list[tuple[Grey, list[int]]]) -> LineBatch:
+    """Pads lines (normalised images and classes) of one bucket."""
+    width = max(bucket_width(image.shape[1]) for image, _ in lines)
+    longest = max(1, *(len(classes) for _, classes in lines))
+    images = np.zeros((len(lines), LINE_HEIGHT_PX, width), np.uint8)
+    labels = np.zeros((len(lines), longest), np.int32)
+    for i, (image, classes) in enumerate(lines):
+        images[i, :, : image.shape[1]] = image
+        labels[i, : len(classes)] = classes
+    widths = np.array([image.shape[1] for image, _ in lines], np.int32)
+    return LineBatch(images, widths, labels, np.array([len(c) for _, c in lines], np.int32))
+
+
+class Bucketer:
+    """Collects lines by bucket and gives out a batch when a bucket is full."""
+
+    def __init__(self, config: LineDataConfig, alphabet: Alphabet) -> None:
+        self.config, self.alphabet = config, alphabet
+        self.waiting: dict[int, list[tuple[Grey, list[int]]]] = {}
+        self.dropped = 0
+
+    def add(self, image: Grey, text: str) -> LineBatch | None:
+        """Takes a raw strip with its text; a line that is too wide, or too short for its text, is dropped and counted."""
+        line, classes = normalise_line_image(image), self.alphabet.encode(text)
+        if line.shape[1] > self.config.max_width_px or steps_needed(classes) > line.shape[1] // STRIDE_PX:
+            self.dropped += 1
+            return None
+        width = bucket_width(line.shape[1])
+        lines = self.waiting.setdefault(width, [])
+        lines.append((line, classes))
+        if len(lines) < max(4, min(96, self.config.batch_px // width)):
+            return None
+        del self.waiting[width]
+        return make_batch(lines)
+
+
+def source_weights(lines: list[RealLine]) -> npt.NDArray[np.float64]:
+    """Probability of each line: sources by the square root of their size, so that a small source is not drowned."""
+    counts: dict[str, int] = {}
+    for line in lines:
+        counts[line.source] = counts.get(line.source, 0) + 1
+    weights = np.array([counts[line.source] ** -0.5 for line in lines])
+    return weights / weights.sum()
+
+
+def generate(config: LineDataConfig, alphabet: Alphabet, worker: int) -> Iterator[LineBatch]:
+    """An endless stream of training batches, determined by the configuration's seed and the worker's number."""
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng([config.seed, worker])
+    texts, fonts = TextSource.load(config.text), FontCase(find_fonts())
+    real: list[RealLine] = []
+    if config.real is not None and config.real_share > 0:
+        real = [r for r in load_real_lines(config.real, config.exclude) if not is_validation(r.document, config.validation_share)]
+    weights = np.cumsum(source_weights(real)) if real else np.zeros(0)
+    bucketer = Bucketer(config, alphabet)
+    while True:
+        if rng.random() < config.non_text_share:
+            made = [(sample_non_text(rng), " ")]  # a lone space is read as nothing; the loss takes no empty label
+        elif real and rng.random() < config.real_share / (config.real_share + (1 - config.real_share) / 2):
+            line = real[min(int(np.searchsorted(weights, rng.random())), len(real) - 1)]
+            made = [(draw_real(rng, line), line.text)]
+        else:
+            made = sample_lines(rng, texts, fonts)
+        for image, text in made:
+            batch = bucketer.add(image, text)
+            if batch is not None:
+                yield batch
+
+
+def validation_lines(config: LineDataConfig, rendered: int = 300) -> list[tuple[Grey, str, str]]:
+    """Raw strips with text and group: the held-out real documents and freshly rendered lines."""
+    found: list[tuple[Grey, str, str]] = []
+    if config.real is not None:
+        for line in load_real_lines(config.real, config.exclude):
+            if is_validation(line.document, config.validation_share):
+                left, top, right, bottom = (max(0, m - m // 4) for m in line.margins)
+                height, width = line.image.shape
+                found.append((line.image[top : height - bottom, left : width - right], line.text, line.source))
+    rng = np.random.default_rng([config.seed, 999_983])
+    texts, fonts = TextSource.load(config.text), FontCase(find_fonts())
+    while rendered > 0:
+        ((image, text),) = sample_lines(rng, texts, fonts, takes=1)
+        if normalise_line_image(image).shape[1] <= config.max_width_px:
+            found.append((image, text, "rendered"))
+            rendered -= 1
+    return found
+
+
+def _work(config: LineDataConfig, alphabet: Alphabet, worker: int, out: Any) -> None:
+    for batch in generate(config, alphabet, worker):
+        out.put(batch)
+
+
+class BatchStream:
+    """Batches from worker processes, one from each in turn, so that the order is the same in every run."""
+
+    def __init__(self, config: LineDataConfig, alphabet: Alphabet) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.queues = [context.Queue(maxsize=12) for _ in range(config.processes)]
+        self.workers = [
+            context.Process(target=_work, args=(config, alphabet, i, q), daemon=True) for i, q in enumerate(self.queues)
+        ]
+        for worker in self.workers:
+            worker.start()
+
+    def __iter__(self) -> Iterator[LineBatch]:
+        while True:
+            for worker, batches in zip(self.workers, self.queues, strict=True):
+                while True:
+                    try:
+                        yield batches.get(timeout=30)
+                        break
+                    except queue.Empty:
+                        if not worker.is_alive():
+                            raise RuntimeError(f"a data process ended with exit code {worker.exitcode}") from None
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.terminate()
+            worker.join()

@@ -1,0 +1,328 @@
+"""What the rendered lines say: prose from open texts, and the figures, amounts, codes, capitals and tables of real papers.
+
+A tab in a drawn text stands for a wide gap on the line (a table's column, a right-aligned total); the truth has one
+space there.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ocr_model.alphabet import ASCII, DEFAULT_ALPHABET
+from ocr_model.errors import BadInput
+from ocr_model.text import normalise_line
+
+Rng = np.random.Generator
+
+MONTHS = (
+    "January February March April May June July August September October November December "
+    "Jan. Feb. Mar. Apr. Aug. Sept. Oct. Nov. Dec. Jan Feb Mar Apr Jun Jul Aug Sep Oct Nov Dec "
+    "janvier février mars avril mai juin juillet août septembre octobre novembre décembre "
+    "Januar Februar März April Mai Juni Juli August September Oktober November Dezember"
+).split()
+CURRENCIES = ("$", "£", "€", "Fr. ", "RM ", "USD ", "RM", "¥", "$ ", "S$", "Rs. ", "DM ")
+ITEMS = (
+    "TOTAL SUBTOTAL TAX CASH CHANGE QTY ITEM PRICE AMOUNT DISCOUNT ROUNDING INVOICE RECEIPT NO. DATE TIME CASHIER TABLE "
+    "GST VAT NET GROSS BALANCE DUE PAID REF TEL FAX REG ID UNIT PCS KG EA MEMBER CARD VISA THANK YOU PLEASE COME AGAIN "
+    "GOODS SOLD ARE NOT RETURNABLE EXCHANGE INCL. EXCL. SALES SUMMARY CODE DESCRIPTION STORE BRANCH COMPANY LTD SDN BHD "
+    "DEPOSIT SERVICE CHARGE ORDER TRANS BILL POINTS OPEN TERMINAL"
+).split()
+LABELS = (
+    "Total", "Subtotal", "Page", "Date", "No.", "Ref.", "Tel.", "Fax", "Table", "Figure", "Fig.", "Note", "Case No.",
+    "Case", "Docket", "Exhibit", "Document", "Filed", "Section", "Sec.", "Art.", "Vol.", "Chapter", "Appendix", "Item",
+    "Subject", "To", "From", "cc", "Re", "Dear Sir", "Enclosure", "Copy", "Received", "Signed", "File", "Your ref.",
+    "Source", "Revenue", "Net income", "Assets", "Year ended", "Amount", "Rate", "Average", "Number of", "Invoice",
+    "Zimmer", "Betreff", "Az.", "Herrn", "An den", "Monsieur", "Objet", "Réf.", "Paris, le", "Wien, am", "Budapest, den",
+)  # fmt: skip
+STREETS = ("Street", "St.", "Avenue", "Ave.", "Road", "Rd.", "Lane", "Square", "Place", "straße", "gasse", "Platz", "rue de")
+LEGAL = (
+    "UNITED STATES DISTRICT COURT", "Plaintiff,", "Defendant.", "v.", "Case No. {n}", "ORDER", "MOTION", "IN RE:",
+    "Respectfully submitted,", "COUNT {n}", "Attorney for", "Pursuant to", "§ {n}", "{n} U.S.C. § {n}", "Fed. R. Civ. P. {n}",
+    "Id. at {n}.", "See {n} F.3d {n}", "(emphasis added)", "PAGE {n} OF {n}", "Page {n} of {n}", "Document {n}", "Filed {d}",
+)  # fmt: skip
+
+
+def _digits(rng: Rng, low: int, high: int) -> str:
+    return "".join(rng.choice(list(string.digits), int(rng.integers(low, high + 1))))
+
+
+def _choice(rng: Rng, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def date(rng: Rng) -> str:
+    """A date as papers write it: 12 March 1938, March 12, 1938, 12.3.38, 12/03/1938, 1938-03-12."""
+    day, month = int(rng.integers(1, 32)), int(rng.integers(1, 13))
+    year = int(rng.integers(1780, 2030))
+    name = _choice(rng, MONTHS)
+    forms = (
+        f"{day} {name} {year}",
+        f"{name} {day}, {year}",
+        f"{day}. {name} {year}",
+        f"{day:02d}.{month:02d}.{year}",
+        f"{day}.{month}.{year % 100:02d}",
+        f"{day:02d}/{month:02d}/{year}",
+        f"{month}/{day}/{year % 100:02d}",
+        f"{year}-{month:02d}-{day:02d}",
+        f"{name} {day}th",
+        f"{name} {year}",
+        f"{year}",
+        f"{year}-{(year + 1) % 100:02d}",
+    )
+    return _choice(rng, forms)
+
+
+def amount(rng: Rng) -> str:
+    """A number as papers write it, with or without currency, grouping, decimals, percent, sign."""
+    value = 10 ** float(rng.uniform(0, 7))
+    decimals = int(rng.choice([0, 0, 1, 2, 2, 2, 3]))
+    number = f"{value:,.{decimals}f}" if rng.random() < 0.7 else f"{value:.{decimals}f}"
+    if rng.random() < 0.12:
+        number = number.replace(",", "'" if rng.random() < 0.3 else " ").replace(".", ",")
+    kind = rng.random()
+    if kind < 0.35:
+        number = _choice(rng, CURRENCIES) + number
+    elif kind < 0.47:
+        number += _choice(rng, ("%", " %", " €", "/-", " fr.", " kg", "¢", " ft.", " m", '"', "°"))
+    elif kind < 0.55:
+        number = _choice(rng, ("-", "+", "(", "–", "~", "±", "x", "#")) + number
+        if number[0] == "(":
+            number += ")"
+    elif kind < 0.58:
+        number = f"{int(rng.integers(1, 99))} {_choice(rng, '½¼¾⅓⅔⅛')}"
+    return number
+
+
+def code(rng: Rng) -> str:
+    """A reference: A-1234/56, GD301.758-St.B., 12:34:56, (03) 1234-5678, 2:20-cv-00123, a@b.com, [12]."""
+    upper = lambda low, high: "".join(rng.choice(list(string.ascii_uppercase), int(rng.integers(low, high + 1))))  # noqa: E731
+    lower = lambda low, high: "".join(rng.choice(list(string.ascii_lowercase), int(rng.integers(low, high + 1))))  # noqa: E731
+    d = lambda low, high: _digits(rng, low, high)  # noqa: E731
+    forms: tuple[Callable[[], str], ...] = (
+        lambda: f"{upper(1, 3)}-{d(1, 5)}/{d(2, 2)}",
+        lambda: f"{d(1, 4)}{upper(1, 2)}{d(0, 4)}",
+        lambda: f"{d(1, 2)}:{d(2, 2)}" + ("" if rng.random() < 0.5 else f":{d(2, 2)}") + _choice(rng, ("", " AM", " PM", " a.m.", " Uhr")),
+        lambda: f"({d(2, 4)}) {d(3, 4)}-{d(3, 4)}",
+        lambda: f"+{d(1, 2)} {d(2, 3)} {d(3, 4)} {d(2, 4)}",
+        lambda: f"{d(1, 3)}-{d(3, 8)}",
+        lambda: f"{d(1, 1)}:{d(2, 2)}-cv-{d(5, 5)}-{upper(2, 3)}",
+        lambda: f"{lower(3, 9)}@{lower(3, 9)}.{_choice(rng, ('com', 'org', 'net', 'de', 'fr'))}",
+        lambda: f"{_choice(rng, ('www.', 'https://', 'http://www.'))}{lower(3, 12)}.{_choice(rng, ('com', 'org', 'gov', 'edu'))}" + (f"/{lower(2, 8)}" if rng.random() < 0.4 else ""),
+        lambda: f"[{d(1, 3)}]",
+        lambda: f"({lower(1, 1) if rng.random() < 0.6 else d(1, 3)})",
+        lambda: f"{d(6, 13)}",
+        lambda: f"{upper(2, 4)} {d(2, 6)}",
+        lambda: f"{d(1, 2)}.{d(1, 2)}" + (f".{d(1, 2)}" if rng.random() < 0.4 else ""),
+        lambda: f"§ {d(1, 4)}" + (f"({lower(1, 1)})" if rng.random() < 0.5 else ""),
+        lambda: f"{upper(1, 2)}.{upper(1, 2)}." + (f" {d(1, 4)}" if rng.random() < 0.5 else ""),
+        lambda: f"{d(1, 3)}{_choice(rng, ('*', '#', '/', '+', '_', '=', '&', '@'))}{d(1, 4)}",
+    )
+    return forms[int(rng.integers(len(forms)))]()
+
+
+def leaders(rng: Rng) -> str:
+    """A run of dots or dashes, as in a table of contents or a form."""
+    unit = _choice(rng, (".", ".", ". ", "_", "-", "*", "=", "—"))
+    return (unit * int(rng.integers(3, 24))).strip()
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Paragraphs to draw lines from, with their cumulative shares (the last is 1). There is at least one."""
+
+    paragraphs: tuple[str, ...]
+    cumulative: npt.NDArray[np.float64]
+
+    @classmethod
+    def load(cls, folder: Path | None) -> TextSource:
+        """All `.txt` files of a folder, a paragraph a line; the language is the part of the name before the first `_`.
+
+        English has half of the draws, the other languages share the rest. Without a folder the word list of this
+        module is the text, which is enough to try the renderer, not to train.
+
+        Raises:
+            BadInput: the folder is missing or holds no usable text.
+        """
+        if folder is None:
+            return cls((" ".join(ITEMS + list(LABELS) + MONTHS),), np.ones(1))
+        if not folder.is_dir():
+            raise BadInput(f"no text folder {folder}", "name a folder of .txt files")
+        by_language: dict[str, list[str]] = {}
+        for path in sorted(folder.glob("*.txt")):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            kept = [p for p in map(normalise_line, text.splitlines()) if len(p) >= 2 and DEFAULT_ALPHABET.covers(p)]
+            by_language.setdefault(path.name.split("_", 1)[0], []).extend(kept)
+        if not any(by_language.values()):
+            raise BadInput(f"no usable text in {folder}", "put UTF-8 .txt files there, a paragraph a line")
+        share = {language: 1.0 for language in by_language}
+        if "en" in share and len(share) > 1:
+            share = {language: 0.62 if language == "en" else 0.38 / (len(share) - 1) for language in share}
+        paragraphs, weights = [], []
+        for language, found in by_language.items():
+            size = sum(map(len, found))
+            paragraphs += found
+            weights += [share[language] * len(p) / size for p in found]
+        return cls(tuple(paragraphs), np.cumsum(weights) / np.sum(weights))
+
+    def paragraph(self, rng: Rng) -> str:
+        """A whole paragraph, longer ones more often."""
+        return self.paragraphs[min(int(np.searchsorted(self.cumulative, rng.random())), len(self.paragraphs) - 1)]
+
+    def words(self, rng: Rng, count: int) -> list[str]:
+        """Up to `count` consecutive words of one paragraph."""
+        words = self.paragraph(rng).split()
+        start = int(rng.integers(max(1, len(words) - count + 1)))
+        return words[start : start + count]
+
+    def prose(self, rng: Rng, max_chars: int) -> str:
+        """Consecutive words, now and then with a word broken at the end."""
+        text = ""
+        for word in self.words(rng, 24):
+            if len(text) + 1 + len(word) > max_chars:
+                if len(word) > 5 and rng.random() < 0.5:
+                    text += f" {word[: int(rng.integers(2, len(word) - 2))]}-"
+                break
+            text = f"{text} {word}" if text else word
+        return text or self.paragraph(rng)[:max_chars]
+
+    def heading(self, rng: Rng, max_chars: int) -> str:
+        """Capitals or title case, also with spaced letters."""
+        text = " ".join(self.words(rng, int(rng.integers(1, 7))))[:max_chars]
+        kind = rng.random()
+        if kind < 0.6:
+            text = text.upper()
+        elif kind < 0.9:
+            text = text.title()
+        if rng.random() < 0.12:
+            text = " ".join(text.replace(" ", "\t"))
+        return text
+
+    def table_row(self, rng: Rng, max_chars: int) -> str:
+        """Cells with wide gaps: a label and figures."""
+        cells = [] if rng.random() < 0.25 else [self.label(rng)]
+        maker = (amount, amount, code, date)[int(rng.integers(4))]
+        for _ in range(int(rng.integers(1, 7))):
+            cells.append(maker(rng) if rng.random() < 0.9 else _choice(rng, ("-", "—", "n/a", "*", "0", "nil", "..")))
+        while len(cells) > 1 and len("\t".join(cells)) > max_chars:
+            cells.pop()
+        return "\t".join(cells)
+
+    def label(self, rng: Rng) -> str:
+        kind = rng.random()
+        if kind < 0.3:
+            return _choice(rng, LABELS) + _choice(rng, ("", ":", ".", " :"))
+        text = " ".join(self.words(rng, int(rng.integers(1, 5))))
+        if kind < 0.6:
+            return text.title()
+        return text.upper() if kind < 0.75 else text
+
+    def receipt(self, rng: Rng, max_chars: int) -> str:
+        """A till's line: capitals, quantities, prices."""
+        words = [_choice(rng, ITEMS) for _ in range(int(rng.integers(1, 5)))]
+        if rng.random() < 0.55:
+            words = [w.upper() for w in self.words(rng, int(rng.integers(1, 5)))]
+        text = " ".join(words)
+        kind = rng.random()
+        if kind < 0.35:
+            text = f"{text}\t{amount(rng)}"
+        elif kind < 0.5:
+            text = f"{text} {_choice(rng, (':', '-', '#', '@', 'x', '/', '('))} {code(rng)}"
+        elif kind < 0.62:
+            text = f"{int(rng.integers(1, 100))} {_choice(rng, ('x', 'X', '@', 'PCS', '*', ''))} {amount(rng)}\t{amount(rng)}"
+        elif kind < 0.72:
+            text = f"{code(rng)}\t{date(rng)} {code(rng)}"
+        elif kind < 0.8:
+            text = f"{text}: {date(rng)}"
+        return text[:max_chars] if rng.random() < 0.85 else text[:max_chars].title()
+
+    def address(self, rng: Rng, max_chars: int) -> str:
+        """Names with initials, streets, places, opening and closing lines of letters."""
+        name = " ".join(w.strip(string.punctuation).title() or "A" for w in self.words(rng, int(rng.integers(1, 3))))
+        initials = " ".join(f"{c}." for c in rng.choice(list(string.ascii_uppercase), int(rng.integers(1, 3))))
+        forms = (
+            f"{_choice(rng, ('Mr.', 'Mrs.', 'Dr.', 'M.', 'Herrn', 'Prof.', 'Messrs.', 'Hon.'))} {initials} {name}",
+            f"{int(rng.integers(1, 2000))} {name} {_choice(rng, STREETS)}",
+            f"{name}, {_digits(rng, 4, 6)}",
+            f"{name}, {initials} {_digits(rng, 5, 5)}",
+            f"{name}, {date(rng)}",
+            f"{_choice(rng, LABELS)}: {name}",
+            f"{initials} {name}, {_choice(rng, ('Esq.', 'Jr.', 'Ph.D.', 'President', 'Secretary', 'M.D.'))}",
+        )
+        return _choice(rng, forms)[:max_chars]
+
+    def mixed(self, rng: Rng, max_chars: int) -> str:
+        """Prose with dates, amounts, references and brackets in it."""
+        words = self.prose(rng, max_chars).split()
+        for _ in range(int(rng.integers(1, 4))):
+            piece = (date, amount, code)[int(rng.integers(3))](rng)
+            if rng.random() < 0.25:
+                left, right = _choice(rng, ("()", "[]", "“”", '""', "‘’", "''", "«»", "„“", "<>", "{}"))
+                piece = f"{left}{piece}{right}"
+            if rng.random() < 0.3:
+                piece += _choice(rng, (",", ".", ";", ":", "?", "!"))
+            words.insert(int(rng.integers(len(words) + 1)), piece)
+        return " ".join(words)[:max_chars].strip()
+
+    def numbered(self, rng: Rng, max_chars: int) -> str:
+        """List items, contents with leaders, headers with a page number, footnotes, filings."""
+        kind = rng.random()
+        if kind < 0.3:
+            mark = _choice(rng, ("{}.", "{})", "({})", "{}", "[{}]", "•", "-", "*", "†", "—")).format(int(rng.integers(1, 400)))
+            return f"{mark} {self.prose(rng, max_chars - 6)}"[:max_chars]
+        if kind < 0.5:
+            return f"{self.label(rng)[: max_chars // 2]} {leaders(rng)} {int(rng.integers(1, 900))}"[:max_chars]
+        if kind < 0.7:
+            title = self.heading(rng, max_chars - 8)
+            number = str(int(rng.integers(1, 900)))
+            return f"{number}\t{title}" if rng.random() < 0.5 else f"{title}\t{number}"
+        text = _choice(rng, LEGAL)
+        while "{n}" in text:
+            text = text.replace("{n}", _digits(rng, 1, 4), 1)
+        return text.replace("{d}", date(rng))[:max_chars]
+
+    def scatter(self, rng: Rng, max_chars: int) -> str:
+        """Characters without sense, rare ones as often as common ones: what guarantees that the alphabet is covered."""
+        rare = rng.random() < 0.6
+        pool = DEFAULT_ALPHABET.characters if rare else ASCII
+        picked = "".join(rng.choice(list(pool), int(rng.integers(1, min(18, max_chars)))))
+        words = self.words(rng, int(rng.integers(0, 4)))
+        words.insert(int(rng.integers(len(words) + 1)), picked)
+        if rare and rng.random() < 0.7:  # accents where they stand in words
+            base = list(self.prose(rng, max_chars))
+            for i in range(len(base)):
+                if base[i].isalpha() and rng.random() < 0.25:
+                    base[i] = str(rng.choice(list(DEFAULT_ALPHABET.characters[95:])))
+            return "".join(base)
+        return " ".join(words)[:max_chars]
+
+    def line(self, rng: Rng, max_chars: int = 80) -> str:
+        """A line of any kind, NFC, within the default alphabet; tabs stand for wide gaps.
+
+        Returns:
+            1 to about `max_chars` characters, no space at either end.
+        """
+        makers = (self.prose, self.mixed, self.heading, self.table_row, self.receipt, self.address, self.numbered, self.scatter)
+        shares = (0.44, 0.12, 0.08, 0.08, 0.1, 0.06, 0.07, 0.05)
+        maker = makers[int(rng.choice(len(makers), p=shares))]
+        text = self._restyled(rng, maker(rng, max_chars))
+        cells = [normalise_line(cell) for cell in text.split("\t")]
+        text = "\t".join(cell for cell in cells if cell)
+        if not text or not DEFAULT_ALPHABET.covers(text.replace("\t", " ")):
+            return self.line(rng, max_chars)
+        return text
+
+    @staticmethod
+    def _restyled(rng: Rng, text: str) -> str:
+        """Typewriter quotes and dashes for half of the lines, capitals for a few."""
+        if rng.random() < 0.45:
+            for old, new in (("’", "'"), ("‘", "'"), ("“", '"'), ("”", '"'), ("—", _choice(rng, ("--", "-", " - "))), ("–", "-"), ("…", "...")):
+                text = text.replace(old, new)
+        if rng.random() < 0.05:
+            text = text.upper()
+        return text
