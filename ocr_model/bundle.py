@@ -1,10 +1,10 @@
 """What a bundle is: a folder with the exported networks, the alphabet and a model card, loaded without training code.
 
-    config.json     format, version, networks with their signatures, figures of the finder
-    alphabet.json   `ocr_model.alphabet`
-    finder/         SavedModel with the signatures `find_lines` (bfloat16) and `find_lines_float32`
-    recogniser/     SavedModel with the signatures `read_lines` (bfloat16) and `read_lines_float32`
-    MODEL_CARD.md   training data and their licences, figures, command, seed
+config.json     format, version, networks with their signatures, figures of the finder
+alphabet.json   `ocr_model.alphabet`
+finder/         SavedModel with the signatures `find_lines` (bfloat16) and `find_lines_float32`
+recogniser/     SavedModel with the signatures `read_lines` (bfloat16) and `read_lines_float32`
+MODEL_CARD.md   training data and their licences, figures, command, seed
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Bundle:
         config: config.json.
         precision: `bfloat16` or `float32`, what the networks compute in.
         find_lines: [1, height, width, 1] uint8 → the finder's maps by name.
-        read_lines: [batch, 40, width, 1] uint8 → classes [batch, width / 4] int32, confidences [batch, width / 4] float32.
+        read_lines: [batch, 40, width, 1] uint8 → classes int32 and confidences float32, both [batch, width / 4].
     """
 
     path: Path
@@ -82,9 +82,13 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadModel(f"{path} is not a model bundle: config.json cannot be read", "name the folder of an exported bundle") from error
+        raise BadModel(
+            f"{path} is not a model bundle: config.json cannot be read", "name the folder of an exported bundle"
+        ) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise BadModel(f"{path} is not a model bundle: config.json is of another format", "name the folder of an exported bundle")
+        raise BadModel(
+            f"{path} is not a model bundle: config.json is of another format", "name the folder of an exported bundle"
+        )
     if config.get("version") != VERSION:
         raise BadModel(
             f"{path} has bundle version {config.get('version')}, this code reads {VERSION}",

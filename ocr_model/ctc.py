@@ -22,7 +22,9 @@ class DecodedCharacter:
     end: int
 
 
-def greedy(classes: npt.NDArray[np.integer], confidences: npt.NDArray[np.floating], alphabet: Alphabet) -> list[DecodedCharacter]:
+def greedy(
+    classes: npt.NDArray[np.integer], confidences: npt.NDArray[np.floating], alphabet: Alphabet
+) -> list[DecodedCharacter]:
     """The best path: repeats joined, blanks dropped.
 
     Args:

@@ -33,7 +33,9 @@ class WeightStandardisedConv2D(layers.Conv2D):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        self.gain = self.add_weight(name="gain", shape=(self.filters,), initializer=initializers.Constant(self.initial_gain))
+        self.gain = self.add_weight(
+            name="gain", shape=(self.filters,), initializer=initializers.Constant(self.initial_gain)
+        )
 
     def save_own_variables(self, store: Any) -> None:
         for name, variable in self._named_variables().items():

@@ -33,7 +33,9 @@ def bucket_width(width_px: int) -> int:
     return -(-width_px // step) * step
 
 
-def cut_line(image: Grey, baseline: Sequence[Point], ascender_px: float, descender_px: float) -> tuple[Grey, npt.NDArray[np.float64]]:
+def cut_line(
+    image: Grey, baseline: Sequence[Point], ascender_px: float, descender_px: float
+) -> tuple[Grey, npt.NDArray[np.float64]]:
     """The strip of a page around a baseline, turned so that the baseline is level.
 
     Args:
@@ -59,7 +61,11 @@ def cut_line(image: Grey, baseline: Sequence[Point], ascender_px: float, descend
             left, top = round(x0), round(y0 - ascender_px)
             return _crop(image, left, top, length, height), np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
         strip = cv2.warpAffine(
-            image, back, (length, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+            image,
+            back,
+            (length, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
         )
         return np.asarray(strip, np.uint8), back
     offsets = np.interp(np.arange(length), along, across)
@@ -80,7 +86,11 @@ def _crop(image: Grey, left: int, top: int, width: int, height: int) -> Grey:
         return inside
     if inside.size == 0:
         return np.full((height, width), 255, np.uint8)
-    return np.pad(inside, ((before_y, height - inside.shape[0] - before_y), (before_x, width - inside.shape[1] - before_x)), "edge")
+    return np.pad(
+        inside,
+        ((before_y, height - inside.shape[0] - before_y), (before_x, width - inside.shape[1] - before_x)),
+        "edge",
+    )
 
 
 def normalise_line_image(strip: Grey) -> Grey:
@@ -93,7 +103,7 @@ def normalise_line_image(strip: Grey) -> Grey:
         strip: [height, width] uint8, at least one pixel.
 
     Returns:
-        [40, width'] uint8, width' a multiple of 4 in proportion to the strip's (at most 4096: longer ones are squeezed).
+        [40, width'] uint8, width' a multiple of 4 in proportion to the strip's (longer than 4096: squeezed).
     """
     height, width = strip.shape
     scale = LINE_HEIGHT_PX / height

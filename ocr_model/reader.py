@@ -23,6 +23,9 @@ ToImage = Callable[[float, float], Point]
 
 BATCH_PX = 8192  # width of all lines of a batch together
 MIN_LINE_CONFIDENCE = 0.4  # below it a line is taken for something that is not text
+UPRIGHT_PROBABILITY = 0.6  # of "upright", from which the page is taken as it is
+POSSIBLE_PROBABILITY = 0.05  # of an orientation, from which it is tried where the finder is in doubt
+SAMPLED_LINES = 8  # that are read to compare orientations
 INK_LEVEL = 70  # of 255, from which a column of a normalised line counts as inked
 
 
@@ -115,7 +118,9 @@ def _word_span(strip: Grey, word: tuple[list[DecodedCharacter], int, int]) -> tu
     return min(left + int(inked[0]), first + STRIDE_PX), max(left + int(inked[-1]) + 1, last - STRIDE_PX)
 
 
-def assemble_line(strip: Strip, baseline: Sequence[Point], characters: Sequence[DecodedCharacter], page_size: tuple[int, int]) -> Line | None:
+def assemble_line(
+    strip: Strip, baseline: Sequence[Point], characters: Sequence[DecodedCharacter], page_size: tuple[int, int]
+) -> Line | None:
     """A line with its words and boxes in pixels of the image as given; None where nothing was read.
 
     Args:
@@ -125,7 +130,12 @@ def assemble_line(strip: Strip, baseline: Sequence[Point], characters: Sequence[
     words: list[Word] = []
     strip_width, strip_height = strip.size
     scale_x = strip_width / strip.image.shape[1]
-    corners = ((0.0, 0.0), (float(strip_width), 0.0), (float(strip_width), float(strip_height)), (0.0, float(strip_height)))
+    corners = (
+        (0.0, 0.0),
+        (float(strip_width), 0.0),
+        (float(strip_width), float(strip_height)),
+        (0.0, float(strip_height)),
+    )
     polygon = tuple(strip.back(x, y) for x, y in corners)
     box = Box.around(polygon).clipped(*page_size)
     for word in split_words(characters):
@@ -171,7 +181,11 @@ class Reader:
     @property
     def provenance(self) -> dict[str, Any]:
         """What a page needs to be traced back: model, precision and code version, plain JSON values."""
-        return {"model": self.bundle.digest[:16], "precision": self.bundle.precision, "pagemill": metadata.version("pagemill")}
+        return {
+            "model": self.bundle.digest[:16],
+            "precision": self.bundle.precision,
+            "pagemill": metadata.version("pagemill"),
+        }
 
     def read(self, images: Sequence[Grey]) -> list[Page]:
         """Pages in the order of the images.
@@ -181,7 +195,7 @@ class Reader:
         Args:
             images: each [height, width] uint8, 0 black, 255 white, at least one pixel.
         """
-        found = [self.finder.find(image) for image in images]
+        found = [self._found(image) for image in images]
         strips = [self._cut(image, page) for image, page in zip(images, found, strict=True)]
         read = iter(read_strips(self.bundle, [strip.image for page in strips for strip in page]))
         return [
@@ -193,13 +207,36 @@ class Reader:
         """Pages of one line each: every image is taken as one line of text from edge to edge."""
         strips = [Strip(normalise_line_image(i), lambda x, y: (x, y), (i.shape[1], i.shape[0])) for i in images]
         pages = []
-        for image, strip, characters in zip(images, strips, read_strips(self.bundle, [s.image for s in strips]), strict=True):
+        for image, strip, characters in zip(
+            images, strips, read_strips(self.bundle, [s.image for s in strips]), strict=True
+        ):
             height, width = image.shape
             baseline = ((0.0, 0.78 * height), (float(width), 0.78 * height))
             line = assemble_line(strip, baseline, characters, (width, height))
             regions = (Region((line,), line.box),) if line else ()
             pages.append(Page(width, height, regions, provenance=self.provenance))
         return pages
+
+    def _found(self, image: Grey) -> FoundPage:
+        """The lines of a page, the right way up.
+
+        The finder's idea of the orientation is taken where it says "upright" with some certainty. Else the longest
+        lines are read in every orientation that it thinks possible, and the one that reads best is taken.
+        """
+        found = self.finder.find(image)
+        if found.quarter_turns == 0 and found.orientation_probability[0] >= UPRIGHT_PROBABILITY:
+            return found
+        possible = [turns for turns, p in enumerate(found.orientation_probability) if p >= POSSIBLE_PROBABILITY]
+        pages = [self.finder.find(image, turns) for turns in {found.quarter_turns, *possible}]
+        return max(pages, key=lambda page: self._legibility(image, page))
+
+    def _legibility(self, image: Grey, found: FoundPage) -> float:
+        """Mean confidence of the longest lines, weighted by their characters; 0 for none."""
+        longest = sorted(found.lines(), key=lambda line: line.baseline[0][0] - line.baseline[-1][0])[:SAMPLED_LINES]
+        upright = np.ascontiguousarray(np.rot90(image, -found.quarter_turns))
+        strips = [self._strip(upright, line, found, image.shape).image for line in longest]
+        confidences = [c.confidence for line in read_strips(self.bundle, strips) for c in line]
+        return float(np.mean(confidences)) if confidences else 0.0
 
     def _cut(self, image: Grey, found: FoundPage) -> list[Strip]:
         upright = np.ascontiguousarray(np.rot90(image, -found.quarter_turns))
@@ -228,7 +265,9 @@ class Reader:
         return Page(width, height, tuple(regions), found.quarter_turns, found.skew_deg, self.provenance)
 
     @staticmethod
-    def _line(f: FoundLine, found: FoundPage, strip: Strip, characters: list[DecodedCharacter], width: int, height: int) -> Line | None:
+    def _line(
+        f: FoundLine, found: FoundPage, strip: Strip, characters: list[DecodedCharacter], width: int, height: int
+    ) -> Line | None:
         baseline = [unturned(point, found.quarter_turns, width, height) for point in f.baseline]
         line = assemble_line(strip, baseline, characters, (width, height))
         return line if line is not None and line.confidence >= MIN_LINE_CONFIDENCE else None
@@ -239,5 +278,3 @@ def _around(lines: Sequence[Line]) -> Box:
     for line in lines[1:]:
         box = box.union(line.box)
     return box
-
-

@@ -6,6 +6,7 @@ Processes without TensorFlow render and cut; the trainer takes finished batches 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import queue
@@ -22,6 +23,7 @@ from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
 from ocr_model.errors import BadInput
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
 from ocr_model.text import normalise_line
+from trainer.synthesis.damage import as_jpeg
 from trainer.synthesis.fonts import FontCase, find_fonts
 from trainer.synthesis.lines import sample_lines, sample_non_text
 from trainer.synthesis.text import TextSource
@@ -98,7 +100,9 @@ def load_real_lines(folder: Path, exclude: tuple[str, ...] = ()) -> list[RealLin
     meta_file = folder / "meta.json"
     meta = json.loads(meta_file.read_text(encoding="utf-8")) if meta_file.exists() else {}
     found: list[RealLine] = []
-    for source in sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in exclude) if folder.is_dir() else []:
+    for source in (
+        sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in exclude) if folder.is_dir() else []
+    ):
         for truth in sorted((source / "pages").glob("*.lines.json")):
             name = truth.name.removesuffix(".lines.json")
             document = meta.get(f"{source.name}/pages/{name}", {}).get("doc", name)
@@ -115,7 +119,9 @@ def load_real_lines(folder: Path, exclude: tuple[str, ...] = ()) -> list[RealLin
                 image = _shrunk(_read_image(truth.parent, name), 1.0)
                 found.append(RealLine(image, (0, 0, 0, 0), text, source.name, name.rsplit("_", 1)[0]))
     if not found:
-        raise BadInput(f"no line with truth in {folder}", "expected SOURCE/pages/NAME.lines.json or SOURCE/lines/NAME.gt.txt")
+        raise BadInput(
+            f"no line with truth in {folder}", "expected SOURCE/pages/NAME.lines.json or SOURCE/lines/NAME.gt.txt"
+        )
     return found
 
 
@@ -160,13 +166,23 @@ def _from_page(image: Grey, line: dict[str, Any], text: str, source: str, docume
         margins = (pad, pad, pad, pad)
     else:
         pad = round(CONTEXT * height)
-        outer = (max(0, left - pad), max(0, top - pad), min(image.shape[1], right + pad), min(image.shape[0], bottom + pad))
+        outer = (
+            max(0, left - pad),
+            max(0, top - pad),
+            min(image.shape[1], right + pad),
+            min(image.shape[0], bottom + pad),
+        )
         strip = image[outer[1] : outer[3], outer[0] : outer[2]]
         margins = (left - outer[0], top - outer[1], outer[2] - right, outer[3] - bottom)
     share = (strip.shape[0] - margins[1] - margins[3]) / strip.shape[0]
     small = _shrunk(np.ascontiguousarray(strip), share)
     scale = small.shape[0] / strip.shape[0]
-    return RealLine(small, tuple(round(m * scale) for m in margins), text, source, document)  # type: ignore[arg-type]
+    return RealLine(small, _scaled(margins, scale), text, source, document)
+
+
+def _scaled(margins: tuple[int, int, int, int], scale: float) -> tuple[int, int, int, int]:
+    left, top, right, bottom = (round(m * scale) for m in margins)
+    return left, top, right, bottom
 
 
 def draw_real(rng: Rng, line: RealLine) -> Grey:
@@ -177,7 +193,10 @@ def draw_real(rng: Rng, line: RealLine) -> Grey:
     if any(line.margins):
         loose = rng.uniform(-0.04, 0.2, 4) if rng.random() < 0.75 else rng.uniform(-0.06, 0.34, 4)
         t, b = max(0, round(top - loose[1] * height)), max(0, round(bottom - loose[3] * height))
-        le, r = max(0, round(left - max(-0.02, loose[0] * 1.5) * height)), max(0, round(right - max(-0.02, loose[2] * 1.5) * height))
+        le, r = (
+            max(0, round(left - max(-0.02, loose[0] * 1.5) * height)),
+            max(0, round(right - max(-0.02, loose[2] * 1.5) * height)),
+        )
         crop = crop[t : crop.shape[0] - b, le : crop.shape[1] - r]
     elif rng.random() < 0.5:
         pads = [int(x) for x in rng.integers(0, max(1, height // 7), 4)]
@@ -199,7 +218,7 @@ def draw_real(rng: Rng, line: RealLine) -> Grey:
     image = np.asarray(np.clip(grey, 0, 255), np.uint8)
     if rng.random() < 0.2:
         quality = int(rng.integers(25, 90))
-        image = np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE), np.uint8)
+        image = as_jpeg(image, quality)
     return image
 
 
@@ -222,7 +241,7 @@ class LineBatch:
 
 def steps_needed(classes: list[int]) -> int:
     """Time steps that CTC needs at least: one a character and a blank between repeats."""
-    return len(classes) + sum(a == b for a, b in zip(classes, classes[1:], strict=False))
+    return len(classes) + sum(a == b for a, b in itertools.pairwise(classes))
 
 
 def make_batch(lines: list[tuple[Grey, list[int]]]) -> LineBatch:
@@ -247,7 +266,7 @@ class Bucketer:
         self.dropped = 0
 
     def add(self, image: Grey, text: str) -> LineBatch | None:
-        """Takes a raw strip with its text; a line that is too wide, or too short for its text, is dropped and counted."""
+        """Takes a raw strip with its text; one that is too wide, or too short for its text, is dropped and counted."""
         line, classes = normalise_line_image(image), self.alphabet.encode(text)
         if line.shape[1] > self.config.max_width_px or steps_needed(classes) > line.shape[1] // STRIDE_PX:
             self.dropped += 1
@@ -277,7 +296,11 @@ def generate(config: LineDataConfig, alphabet: Alphabet, worker: int) -> Iterato
     texts, fonts = TextSource.load(config.text), FontCase(find_fonts())
     real: list[RealLine] = []
     if config.real is not None and config.real_share > 0:
-        real = [r for r in load_real_lines(config.real, config.exclude) if not is_validation(r.document, config.validation_share)]
+        real = [
+            r
+            for r in load_real_lines(config.real, config.exclude)
+            if not is_validation(r.document, config.validation_share)
+        ]
     weights = np.cumsum(source_weights(real)) if real else np.zeros(0)
     bucketer = Bucketer(config, alphabet)
     while True:

@@ -159,7 +159,7 @@ def train(
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the checkpoints on disk are those of before.
     """
-    run.start({"loop": asdict(config), **about})
+    run.start({"loop": asdict(config), "minimise": minimise, **about})
     optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gain"])
     optimizer.build(model.trainable_variables)

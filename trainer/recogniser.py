@@ -37,7 +37,7 @@ def ctc_loss(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
 
     Args:
         logits: [batch, time, classes] float32.
-        batch: `labels` [batch, longest] int32, `lengths` [batch] int32, `steps` [batch] int32 (time steps of each line).
+        batch: `labels` [batch, longest] int32, `lengths` [batch] int32, `steps` [batch] int32 (time steps).
     """
     labels = tf.sparse.from_dense(batch["labels"])
     losses = tf.nn.ctc_loss(labels, logits, None, batch["steps"], logits_time_major=False, blank_index=0)

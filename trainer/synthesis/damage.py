@@ -60,14 +60,16 @@ class Damage:
 
 
 def draw_damage(rng: Rng, scale: float = 1.0) -> Damage:
-    """Damage of one of a few looks: clean digital print, bilevel book scan, grey typescript, camera or microfilm, till paper.
+    """Damage of a look: clean digital print, bilevel book scan, grey typescript, camera or microfilm, till paper.
 
     Args:
         scale: size of the print, 1 where an em is 40 px: radii and resolutions follow it.
     """
     drawn = _draw_look(rng)
     resolution = min(1.0, drawn.resolution / min(scale, 1.25) * 1.05)
-    return replace(drawn, spread_px=drawn.spread_px * min(scale, 1.1), blur_px=drawn.blur_px * scale, resolution=resolution)
+    return replace(
+        drawn, spread_px=drawn.spread_px * min(scale, 1.1), blur_px=drawn.blur_px * scale, resolution=resolution
+    )
 
 
 def _draw_look(rng: Rng) -> Damage:
@@ -80,38 +82,88 @@ def _draw_look(rng: Rng) -> Damage:
     inverted = bool(chance() < 0.02)
     if look == 0:
         return Damage(
-            seed, paper=float(between(225, 256)), ink=float(between(0, 70)), blur_px=float(between(0, 0.7)) if chance() < 0.6 else 0.0,
-            resolution=float(between(0.45, 1.0)) if chance() < 0.5 else 1.0, jpeg=int(between(30, 95)) if chance() < 0.5 else 0,
-            slope=slope * 0.3, inverted=inverted,
-        )  # fmt: skip
+            seed,
+            paper=float(between(225, 256)),
+            ink=float(between(0, 70)),
+            blur_px=float(between(0, 0.7)) if chance() < 0.6 else 0.0,
+            resolution=float(between(0.45, 1.0)) if chance() < 0.5 else 1.0,
+            jpeg=int(between(30, 95)) if chance() < 0.5 else 0,
+            slope=slope * 0.3,
+            inverted=inverted,
+        )
     if look == 1:
         return Damage(
-            seed, spread_px=float(between(-0.9, 1.2)), mottle=float(between(0, 0.5)), holes=float(between(0, 0.05)) if chance() < 0.4 else 0.0,
-            noise=float(between(2, 26)), texture=float(between(0, 14)), blur_px=float(between(0.4, 1.1)), gradient=float(between(-30, 30)),
-            specks=float(between(0, 1.2)) if chance() < 0.4 else 0.0, threshold=float(between(0.35, 0.72)), slope=slope, wave_px=wave,
-            resolution=float(between(0.6, 1.0)), bleed=float(between(0, 0.4)) if chance() < 0.15 else 0.0,
-        )  # fmt: skip
+            seed,
+            spread_px=float(between(-0.9, 1.2)),
+            mottle=float(between(0, 0.5)),
+            holes=float(between(0, 0.05)) if chance() < 0.4 else 0.0,
+            noise=float(between(2, 26)),
+            texture=float(between(0, 14)),
+            blur_px=float(between(0.4, 1.1)),
+            gradient=float(between(-30, 30)),
+            specks=float(between(0, 1.2)) if chance() < 0.4 else 0.0,
+            threshold=float(between(0.35, 0.72)),
+            slope=slope,
+            wave_px=wave,
+            resolution=float(between(0.6, 1.0)),
+            bleed=float(between(0, 0.4)) if chance() < 0.15 else 0.0,
+        )
     if look == 2:
         return Damage(
-            seed, spread_px=float(between(-0.8, 1.3)), mottle=float(between(0, 0.6)), holes=float(between(0, 0.12)) if chance() < 0.4 else 0.0,
-            paper=float(between(120, 250)), ink=float(between(5, 110)), gradient=float(between(-40, 40)), texture=float(between(0, 10)),
-            noise=float(between(0, 14)), bleed=float(between(0, 0.45)) if chance() < 0.35 else 0.0, specks=float(between(0, 0.6)) if chance() < 0.3 else 0.0,
-            blur_px=float(between(0.3, 1.4)), resolution=float(between(0.4, 1.0)), jpeg=int(between(20, 95)) if chance() < 0.8 else 0,
-            threshold=float(between(0.4, 0.65)) if chance() < 0.08 else 0.0, slope=slope, wave_px=wave, inverted=inverted,
-        )  # fmt: skip
+            seed,
+            spread_px=float(between(-0.8, 1.3)),
+            mottle=float(between(0, 0.6)),
+            holes=float(between(0, 0.12)) if chance() < 0.4 else 0.0,
+            paper=float(between(120, 250)),
+            ink=float(between(5, 110)),
+            gradient=float(between(-40, 40)),
+            texture=float(between(0, 10)),
+            noise=float(between(0, 14)),
+            bleed=float(between(0, 0.45)) if chance() < 0.35 else 0.0,
+            specks=float(between(0, 0.6)) if chance() < 0.3 else 0.0,
+            blur_px=float(between(0.3, 1.4)),
+            resolution=float(between(0.4, 1.0)),
+            jpeg=int(between(20, 95)) if chance() < 0.8 else 0,
+            threshold=float(between(0.4, 0.65)) if chance() < 0.08 else 0.0,
+            slope=slope,
+            wave_px=wave,
+            inverted=inverted,
+        )
     if look == 3:
         return Damage(
-            seed, spread_px=float(between(-0.6, 1.6)), mottle=float(between(0, 0.65)), paper=float(between(90, 240)), ink=float(between(0, 120)),
-            gradient=float(between(-70, 70)), texture=float(between(4, 22)), noise=float(between(4, 26)), bleed=float(between(0, 0.5)) if chance() < 0.3 else 0.0,
-            specks=float(between(0, 2)), blur_px=float(between(0.5, 1.6)), resolution=float(between(0.4, 0.9)), jpeg=int(between(12, 70)) if chance() < 0.7 else 0,
-            slope=slope, wave_px=wave, inverted=bool(chance() < 0.05),
-        )  # fmt: skip
+            seed,
+            spread_px=float(between(-0.6, 1.6)),
+            mottle=float(between(0, 0.65)),
+            paper=float(between(90, 240)),
+            ink=float(between(0, 120)),
+            gradient=float(between(-70, 70)),
+            texture=float(between(4, 22)),
+            noise=float(between(4, 26)),
+            bleed=float(between(0, 0.5)) if chance() < 0.3 else 0.0,
+            specks=float(between(0, 2)),
+            blur_px=float(between(0.5, 1.6)),
+            resolution=float(between(0.4, 0.9)),
+            jpeg=int(between(12, 70)) if chance() < 0.7 else 0,
+            slope=slope,
+            wave_px=wave,
+            inverted=bool(chance() < 0.05),
+        )
     return Damage(
-        seed, spread_px=float(between(-1.0, 0.8)), mottle=float(between(0, 0.65)), holes=float(between(0, 0.15)) if chance() < 0.5 else 0.0,
-        paper=float(between(190, 256)), ink=float(between(30, 190)), gradient=float(between(-25, 25)), texture=float(between(0, 8)),
-        noise=float(between(0, 10)), blur_px=float(between(0.2, 1.4)), resolution=float(between(0.4, 1.0)), jpeg=int(between(15, 85)) if chance() < 0.8 else 0,
-        slope=slope, threshold=float(between(0.4, 0.75)) if chance() < 0.1 else 0.0,
-    )  # fmt: skip
+        seed,
+        spread_px=float(between(-1.0, 0.8)),
+        mottle=float(between(0, 0.65)),
+        holes=float(between(0, 0.15)) if chance() < 0.5 else 0.0,
+        paper=float(between(190, 256)),
+        ink=float(between(30, 190)),
+        gradient=float(between(-25, 25)),
+        texture=float(between(0, 8)),
+        noise=float(between(0, 10)),
+        blur_px=float(between(0.2, 1.4)),
+        resolution=float(between(0.4, 1.0)),
+        jpeg=int(between(15, 85)) if chance() < 0.8 else 0,
+        slope=slope,
+        threshold=float(between(0.4, 0.75)) if chance() < 0.1 else 0.0,
+    )
 
 
 def coarse_noise(rng: Rng, shape: tuple[int, int], cell_px: float) -> Image:
@@ -139,6 +191,12 @@ def spread(ink: Image, radius_px: float) -> Image:
     return np.asarray((1 - rest) * full + rest * operate(full, kernel), np.float32)
 
 
+def as_jpeg(image: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
+    """The image after compression with that quality, 1 to 100."""
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
+
+
 def apply_damage(ink: Image, damage: Damage) -> npt.NDArray[np.uint8]:
     """A damaged grey image of clean ink.
 
@@ -161,7 +219,9 @@ def apply_damage(ink: Image, damage: Damage) -> npt.NDArray[np.uint8]:
         cells = coarse_noise(rng, shape, float(rng.uniform(1.0, 3.0)))
         ink = np.where(cells > 2.2 - 6 * damage.holes, ink * np.float32(rng.uniform(0, 0.6)), ink)
     if damage.bleed:
-        back = cv2.GaussianBlur(np.roll(ink[:, ::-1], (int(rng.integers(-9, 10)), int(rng.integers(-50, 50))), (0, 1)), (0, 0), 1.6)
+        back = cv2.GaussianBlur(
+            np.roll(ink[:, ::-1], (int(rng.integers(-9, 10)), int(rng.integers(-50, 50))), (0, 1)), (0, 0), 1.6
+        )
         ink = np.maximum(ink, damage.bleed * back)
     if damage.specks:
         count = rng.poisson(damage.specks * ink.size / 1000)
@@ -175,7 +235,9 @@ def apply_damage(ink: Image, damage: Damage) -> npt.NDArray[np.uint8]:
     grey = damage.paper + (damage.ink - damage.paper) * ink
     if damage.gradient:
         slant = rng.uniform(-1, 1)
-        grey = grey + damage.gradient * (np.linspace(-0.5, 0.5, shape[1])[None, :] + slant * np.linspace(-0.5, 0.5, shape[0])[:, None])
+        grey = grey + damage.gradient * (
+            np.linspace(-0.5, 0.5, shape[1])[None, :] + slant * np.linspace(-0.5, 0.5, shape[0])[:, None]
+        )
     if damage.texture:
         grey = grey + damage.texture * coarse_noise(rng, shape, float(rng.uniform(3, 40)))
     if damage.resolution < 0.97:
@@ -190,7 +252,10 @@ def apply_damage(ink: Image, damage: Damage) -> npt.NDArray[np.uint8]:
     if damage.inverted:
         result = 255 - result
     if damage.jpeg:
-        result = cv2.imdecode(cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, damage.jpeg])[1], cv2.IMREAD_GRAYSCALE)
+        result = cv2.imdecode(
+            cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, damage.jpeg])[1], cv2.IMREAD_GRAYSCALE
+        )
     if result.shape != shape:
-        result = cv2.resize(result, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR if rng.random() < 0.8 else cv2.INTER_NEAREST)
-    return np.asarray(result, np.uint8)
+        method = cv2.INTER_LINEAR if rng.random() < 0.8 else cv2.INTER_NEAREST
+        result = np.asarray(cv2.resize(result, (shape[1], shape[0]), interpolation=method), np.uint8)
+    return result

@@ -1,4 +1,4 @@
-"""The fonts of the renderer: found where the system keeps them, by family name, each with the kind of print it stands for.
+"""The fonts of the renderer: found where the system keeps them, each with the kind of print it stands for.
 
 All come from Debian packages with open licences; `trainer/synthesis/install_fonts.sh` installs them. A machine without
 them renders with whatever of the list it has.
@@ -20,25 +20,44 @@ FONT_FOLDERS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path.h
 
 # What the file name begins with (lower case) → the kind of print. Symbol, script and display fonts are not listed.
 TYPEWRITER = (
-    "courier", "gnutypewriter", "freemono", "liberationmono", "texgyrecursor", "cmuntt", "cmuntypewriter", "cmunvtt",
-    "lmmono", "ocrb", "ocra", "inconsolata", "anonymous pro", "anonymouspro", "go-mono", "leaguemono", "3270",
-    "nimbusmono", "dejavusansmono", "texgyrecursor", "ibm3270", "cmunst", "cmunit", "b612mono", "gwmonospace", "ptm",
+    "courier", "gnutypewriter", "freemono", "liberationmono", "texgyrecursor", "cmuntt", "cmuntypewriter",
+    "cmunvtt", "lmmono", "ocrb", "ocra", "inconsolata", "anonymous pro", "anonymouspro", "go-mono", "leaguemono",
+    "3270", "nimbusmono", "dejavusansmono", "texgyrecursor", "ibm3270", "cmunst", "cmunit", "b612mono",
+    "gwmonospace", "ptm",
 )  # fmt: skip
 BOOK = (
-    "essays1743", "goudybookletter1911", "centurycatalogue", "century catalogue", "centurycat", "oldstandard", "ebgaramond", "baskervald",
-    "romande", "accanthis", "berenis", "junicode", "cardo", "lindenhill", "linden hill", "fanwood", "prociono", "linlibertine", "libertine",
-    "vollkorn", "quattrocento-", "quattrocento.", "caslonroman", "caslonitalic", "caslon-", "caslonbold", "monospacetypewriter", "gentium",
-    "charis", "stix", "texgyrepagella", "texgyretermes", "texgyreschola", "texgyrebonum", "c059", "p052", "nimbusroman",
-    "urwbookman", "cmunrm", "cmunti", "cmunsl", "cmunbx", "cmuncsc", "cmunbi", "lmroman", "freeserif", "liberationserif",
-    "dejavuserif", "caladea", "ptf", "ptserif", "ptz", "sortsmillgoudy", "century-catalogue",
+    "essays1743", "goudybookletter1911", "centurycatalogue", "century catalogue", "centurycat", "oldstandard",
+    "ebgaramond", "baskervald", "romande", "accanthis", "berenis", "junicode", "cardo", "lindenhill", "linden hill",
+    "fanwood", "prociono", "linlibertine", "libertine", "vollkorn", "quattrocento-", "quattrocento.", "caslonroman",
+    "caslonitalic", "caslon-", "caslonbold", "monospacetypewriter", "gentium", "charis", "stix", "texgyrepagella",
+    "texgyretermes", "texgyreschola", "texgyrebonum", "c059", "p052", "nimbusroman", "urwbookman", "cmunrm",
+    "cmunti", "cmunsl", "cmunbx", "cmuncsc", "cmunbi", "lmroman", "freeserif", "liberationserif", "dejavuserif",
+    "caladea", "ptf", "ptserif", "ptz", "sortsmillgoudy", "century-catalogue",
 )  # fmt: skip
 MODERN = (
-    "dejavusans", "carlito", "lato-", "opensans", "robotoslab", "cabin", "gillius", "universalis", "verana", "pts", "ptc", "ptn",
-    "tuffy", "oxygen", "b612-", "andika", "jura", "liberationsans", "freesans", "texgyreheros", "texgyreadventor",
-    "nimbussans", "urwgothic", "go-", "quattrocentosans", "cmunss", "lmsans", "comicneue", "linbiolinum", "biolinum",
+    "dejavusans", "carlito", "lato-", "opensans", "robotoslab", "cabin", "gillius", "universalis", "verana", "pts",
+    "ptc", "ptn", "tuffy", "oxygen", "b612-", "andika", "jura", "liberationsans", "freesans", "texgyreheros",
+    "texgyreadventor", "nimbussans", "urwgothic", "go-", "quattrocentosans", "cmunss", "lmsans", "comicneue",
+    "linbiolinum", "biolinum",
 )  # fmt: skip
 SLANTED = ("italic", "oblique", "-it", "slant", "cmunti", "cmunsl", "cmunbi", "cmunit")
-_UNFIT = ("symbol", "math", "hairline", "dingbat", "initials", "outline", "ornament", "-thin", "condensedthin", "extendedthin", "narrowthin", "widethin", "keyboard", "lmmonocaps", "swash")
+_UNFIT = (
+    "symbol",
+    "math",
+    "hairline",
+    "dingbat",
+    "initials",
+    "outline",
+    "ornament",
+    "-thin",
+    "condensedthin",
+    "extendedthin",
+    "narrowthin",
+    "widethin",
+    "keyboard",
+    "lmmonocaps",
+    "swash",
+)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class RenderedLine:
 
 @functools.lru_cache(maxsize=60_000)
 def _glyph(face: FontFace, size_px: int, character: str) -> tuple[Image | None, int, int, float]:
-    """Mask (0 to 1, None where blank), offset from the pen to its left edge, from the baseline to its top, and advance."""
+    """Mask (0 to 1, None where blank), offset of its left edge from the pen, of its top from the baseline, advance."""
     font = load(face, size_px)
     advance = float(font.getlength(character))
     if character == " ":
@@ -98,7 +98,7 @@ def _glyph(face: FontFace, size_px: int, character: str) -> tuple[Image | None, 
     rows, columns = np.flatnonzero(grey.any(axis=1)), np.flatnonzero(grey.any(axis=0))
     if rows.size == 0:
         return None, 0, 0, advance
-    inked = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32) / 255
+    inked = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32) / np.float32(255)
     return inked, int(x) + int(columns[0]), int(y) + int(rows[0]), advance
 
 
@@ -162,7 +162,7 @@ def render(p: LineParameters) -> RenderedLine:
     boxes = _paint(ink, p, p.text, margin, baseline, rng)
     for text, y in ((p.above, baseline - step), (p.below, baseline + step)):
         if text:
-            _paint(ink, p, text, margin - rng.integers(0, 2 * p.size_px), y, rng)
+            _paint(ink, p, text, margin - float(rng.integers(0, 2 * p.size_px)), y, rng)
     if p.underline:
         top = baseline + round(0.12 * p.size_px)
         inked = boxes[boxes[:, 2] > boxes[:, 0]]

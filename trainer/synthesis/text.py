@@ -1,4 +1,4 @@
-"""What the rendered lines say: prose from open texts, and the figures, amounts, codes, capitals and tables of real papers.
+"""What the rendered lines say: prose from open texts, and the figures, codes, capitals and tables of real papers.
 
 A tab in a drawn text stands for a wide gap on the line (a table's column, a right-aligned total); the truth has one
 space there.
@@ -21,35 +21,44 @@ from ocr_model.text import normalise_line
 Rng = np.random.Generator
 
 MONTHS = (
-    "January February March April May June July August September October November December "
-    "Jan. Feb. Mar. Apr. Aug. Sept. Oct. Nov. Dec. Jan Feb Mar Apr Jun Jul Aug Sep Oct Nov Dec "
-    "janvier février mars avril mai juin juillet août septembre octobre novembre décembre "
-    "Januar Februar März April Mai Juni Juli August September Oktober November Dezember"
-).split()
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December", "Jan.", "Feb.", "Mar.", "Apr.", "Aug.", "Sept.", "Oct.", "Nov.", "Dec.", "Jan", "Feb", "Mar", "Apr",
+    "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "janvier", "février", "mars", "avril", "mai", "juin",
+    "juillet", "août", "septembre", "octobre", "novembre", "décembre", "Januar", "Februar", "März", "April", "Mai",
+    "Juni", "Juli", "August", "September", "Oktober", "November", "Dezember",
+)  # fmt: skip
 CURRENCIES = ("$", "£", "€", "Fr. ", "RM ", "USD ", "RM", "¥", "$ ", "S$", "Rs. ", "DM ")
 ITEMS = (
-    "TOTAL SUBTOTAL TAX CASH CHANGE QTY ITEM PRICE AMOUNT DISCOUNT ROUNDING INVOICE RECEIPT NO. DATE TIME CASHIER TABLE "
-    "GST VAT NET GROSS BALANCE DUE PAID REF TEL FAX REG ID UNIT PCS KG EA MEMBER CARD VISA THANK YOU PLEASE COME AGAIN "
-    "GOODS SOLD ARE NOT RETURNABLE EXCHANGE INCL. EXCL. SALES SUMMARY CODE DESCRIPTION STORE BRANCH COMPANY LTD SDN BHD "
-    "DEPOSIT SERVICE CHARGE ORDER TRANS BILL POINTS OPEN TERMINAL"
-).split()
-LABELS = (
-    "Total", "Subtotal", "Page", "Date", "No.", "Ref.", "Tel.", "Fax", "Table", "Figure", "Fig.", "Note", "Case No.",
-    "Case", "Docket", "Exhibit", "Document", "Filed", "Section", "Sec.", "Art.", "Vol.", "Chapter", "Appendix", "Item",
-    "Subject", "To", "From", "cc", "Re", "Dear Sir", "Enclosure", "Copy", "Received", "Signed", "File", "Your ref.",
-    "Source", "Revenue", "Net income", "Assets", "Year ended", "Amount", "Rate", "Average", "Number of", "Invoice",
-    "Zimmer", "Betreff", "Az.", "Herrn", "An den", "Monsieur", "Objet", "Réf.", "Paris, le", "Wien, am", "Budapest, den",
+    "TOTAL", "SUBTOTAL", "TAX", "CASH", "CHANGE", "QTY", "ITEM", "PRICE", "AMOUNT", "DISCOUNT", "ROUNDING",
+    "INVOICE", "RECEIPT", "NO.", "DATE", "TIME", "CASHIER", "TABLE", "GST", "VAT", "NET", "GROSS", "BALANCE", "DUE",
+    "PAID", "REF", "TEL", "FAX", "REG", "ID", "UNIT", "PCS", "KG", "EA", "MEMBER", "CARD", "VISA", "THANK", "YOU",
+    "PLEASE", "COME", "AGAIN", "GOODS", "SOLD", "ARE", "NOT", "RETURNABLE", "EXCHANGE", "INCL.", "EXCL.", "SALES",
+    "SUMMARY", "CODE", "DESCRIPTION", "STORE", "BRANCH", "COMPANY", "LTD", "SDN", "BHD", "DEPOSIT", "SERVICE",
+    "CHARGE", "ORDER", "TRANS", "BILL", "POINTS", "OPEN", "TERMINAL",
 )  # fmt: skip
-STREETS = ("Street", "St.", "Avenue", "Ave.", "Road", "Rd.", "Lane", "Square", "Place", "straße", "gasse", "Platz", "rue de")
+LABELS = (
+    "Total", "Subtotal", "Page", "Date", "No.", "Ref.", "Tel.", "Fax", "Table", "Figure", "Fig.", "Note",
+    "Case No.", "Case", "Docket", "Exhibit", "Document", "Filed", "Section", "Sec.", "Art.", "Vol.", "Chapter",
+    "Appendix", "Item", "Subject", "To", "From", "cc", "Re", "Dear Sir", "Enclosure", "Copy", "Received", "Signed",
+    "File", "Your ref.", "Source", "Revenue", "Net income", "Assets", "Year ended", "Amount", "Rate", "Average",
+    "Number of", "Invoice", "Zimmer", "Betreff", "Az.", "Herrn", "An den", "Monsieur", "Objet", "Réf.", "Paris, le",
+    "Wien, am", "Budapest, den",
+)  # fmt: skip
+STREETS = (
+    "Street", "St.", "Avenue", "Ave.", "Road", "Rd.", "Lane", "Square", "Place", "straße", "gasse", "Platz",
+    "rue de",
+)  # fmt: skip
 LEGAL = (
     "UNITED STATES DISTRICT COURT", "Plaintiff,", "Defendant.", "v.", "Case No. {n}", "ORDER", "MOTION", "IN RE:",
-    "Respectfully submitted,", "COUNT {n}", "Attorney for", "Pursuant to", "§ {n}", "{n} U.S.C. § {n}", "Fed. R. Civ. P. {n}",
-    "Id. at {n}.", "See {n} F.3d {n}", "(emphasis added)", "PAGE {n} OF {n}", "Page {n} of {n}", "Document {n}", "Filed {d}",
+    "Respectfully submitted,", "COUNT {n}", "Attorney for", "Pursuant to", "§ {n}", "{n} U.S.C. § {n}",
+    "Fed. R. Civ. P. {n}", "Id. at {n}.", "See {n} F.3d {n}", "(emphasis added)", "PAGE {n} OF {n}",
+    "Page {n} of {n}", "Document {n}", "Filed {d}",
 )  # fmt: skip
 
 
-def _digits(rng: Rng, low: int, high: int) -> str:
-    return "".join(rng.choice(list(string.digits), int(rng.integers(low, high + 1))))
+def _letters(rng: Rng, pool: str, low: int, high: int) -> str:
+    """`low` to `high` characters of the pool."""
+    return "".join(rng.choice(list(pool), int(rng.integers(low, high + 1))))
 
 
 def _choice(rng: Rng, options: Sequence[str]) -> str:
@@ -101,19 +110,33 @@ def amount(rng: Rng) -> str:
 
 def code(rng: Rng) -> str:
     """A reference: A-1234/56, GD301.758-St.B., 12:34:56, (03) 1234-5678, 2:20-cv-00123, a@b.com, [12]."""
-    upper = lambda low, high: "".join(rng.choice(list(string.ascii_uppercase), int(rng.integers(low, high + 1))))  # noqa: E731
-    lower = lambda low, high: "".join(rng.choice(list(string.ascii_lowercase), int(rng.integers(low, high + 1))))  # noqa: E731
-    d = lambda low, high: _digits(rng, low, high)  # noqa: E731
+
+    def d(low: int, high: int) -> str:
+        return _letters(rng, string.digits, low, high)
+
+    def upper(low: int, high: int) -> str:
+        return _letters(rng, string.ascii_uppercase, low, high)
+
+    def lower(low: int, high: int) -> str:
+        return _letters(rng, string.ascii_lowercase, low, high)
+
     forms: tuple[Callable[[], str], ...] = (
         lambda: f"{upper(1, 3)}-{d(1, 5)}/{d(2, 2)}",
         lambda: f"{d(1, 4)}{upper(1, 2)}{d(0, 4)}",
-        lambda: f"{d(1, 2)}:{d(2, 2)}" + ("" if rng.random() < 0.5 else f":{d(2, 2)}") + _choice(rng, ("", " AM", " PM", " a.m.", " Uhr")),
+        lambda: (
+            f"{d(1, 2)}:{d(2, 2)}"
+            + ("" if rng.random() < 0.5 else f":{d(2, 2)}")
+            + _choice(rng, ("", " AM", " PM", " a.m.", " Uhr"))
+        ),
         lambda: f"({d(2, 4)}) {d(3, 4)}-{d(3, 4)}",
         lambda: f"+{d(1, 2)} {d(2, 3)} {d(3, 4)} {d(2, 4)}",
         lambda: f"{d(1, 3)}-{d(3, 8)}",
         lambda: f"{d(1, 1)}:{d(2, 2)}-cv-{d(5, 5)}-{upper(2, 3)}",
         lambda: f"{lower(3, 9)}@{lower(3, 9)}.{_choice(rng, ('com', 'org', 'net', 'de', 'fr'))}",
-        lambda: f"{_choice(rng, ('www.', 'https://', 'http://www.'))}{lower(3, 12)}.{_choice(rng, ('com', 'org', 'gov', 'edu'))}" + (f"/{lower(2, 8)}" if rng.random() < 0.4 else ""),
+        lambda: (
+            f"{_choice(rng, ('www.', 'https://', 'http://www.'))}{lower(3, 12)}{_choice(rng, ('.com', '.org', '.gov'))}"
+            + (f"/{lower(2, 8)}" if rng.random() < 0.4 else "")
+        ),
         lambda: f"[{d(1, 3)}]",
         lambda: f"({lower(1, 1) if rng.random() < 0.6 else d(1, 3)})",
         lambda: f"{d(6, 13)}",
@@ -150,7 +173,7 @@ class TextSource:
             BadInput: the folder is missing or holds no usable text.
         """
         if folder is None:
-            return cls((" ".join(ITEMS + list(LABELS) + MONTHS),), np.ones(1))
+            return cls((" ".join(ITEMS + LABELS + MONTHS),), np.ones(1))
         if not folder.is_dir():
             raise BadInput(f"no text folder {folder}", "name a folder of .txt files")
         by_language: dict[str, list[str]] = {}
@@ -160,7 +183,7 @@ class TextSource:
             by_language.setdefault(path.name.split("_", 1)[0], []).extend(kept)
         if not any(by_language.values()):
             raise BadInput(f"no usable text in {folder}", "put UTF-8 .txt files there, a paragraph a line")
-        share = {language: 1.0 for language in by_language}
+        share = dict.fromkeys(by_language, 1.0)
         if "en" in share and len(share) > 1:
             share = {language: 0.62 if language == "en" else 0.38 / (len(share) - 1) for language in share}
         paragraphs, weights = [], []
@@ -234,7 +257,8 @@ class TextSource:
         elif kind < 0.5:
             text = f"{text} {_choice(rng, (':', '-', '#', '@', 'x', '/', '('))} {code(rng)}"
         elif kind < 0.62:
-            text = f"{int(rng.integers(1, 100))} {_choice(rng, ('x', 'X', '@', 'PCS', '*', ''))} {amount(rng)}\t{amount(rng)}"
+            times = _choice(rng, ("x", "X", "@", "PCS", "*", ""))
+            text = f"{int(rng.integers(1, 100))} {times} {amount(rng)}\t{amount(rng)}"
         elif kind < 0.72:
             text = f"{code(rng)}\t{date(rng)} {code(rng)}"
         elif kind < 0.8:
@@ -248,8 +272,8 @@ class TextSource:
         forms = (
             f"{_choice(rng, ('Mr.', 'Mrs.', 'Dr.', 'M.', 'Herrn', 'Prof.', 'Messrs.', 'Hon.'))} {initials} {name}",
             f"{int(rng.integers(1, 2000))} {name} {_choice(rng, STREETS)}",
-            f"{name}, {_digits(rng, 4, 6)}",
-            f"{name}, {initials} {_digits(rng, 5, 5)}",
+            f"{name}, {_letters(rng, string.digits, 4, 6)}",
+            f"{name}, {initials} {_letters(rng, string.digits, 5, 5)}",
             f"{name}, {date(rng)}",
             f"{_choice(rng, LABELS)}: {name}",
             f"{initials} {name}, {_choice(rng, ('Esq.', 'Jr.', 'Ph.D.', 'President', 'Secretary', 'M.D.'))}",
@@ -262,8 +286,8 @@ class TextSource:
         for _ in range(int(rng.integers(1, 4))):
             piece = (date, amount, code)[int(rng.integers(3))](rng)
             if rng.random() < 0.25:
-                left, right = _choice(rng, ("()", "[]", "“”", '""', "‘’", "''", "«»", "„“", "<>", "{}"))
-                piece = f"{left}{piece}{right}"
+                pair = _choice(rng, ("()", "[]", "“”", '""', "‘’", "''", "«»", "„“", "<>", "{}"))
+                piece = f"{pair[0]}{piece}{pair[1]}"
             if rng.random() < 0.3:
                 piece += _choice(rng, (",", ".", ";", ":", "?", "!"))
             words.insert(int(rng.integers(len(words) + 1)), piece)
@@ -273,7 +297,9 @@ class TextSource:
         """List items, contents with leaders, headers with a page number, footnotes, filings."""
         kind = rng.random()
         if kind < 0.3:
-            mark = _choice(rng, ("{}.", "{})", "({})", "{}", "[{}]", "•", "-", "*", "†", "—")).format(int(rng.integers(1, 400)))
+            mark = _choice(rng, ("{}.", "{})", "({})", "{}", "[{}]", "•", "-", "*", "†", "—")).format(
+                int(rng.integers(1, 400))
+            )
             return f"{mark} {self.prose(rng, max_chars - 6)}"[:max_chars]
         if kind < 0.5:
             return f"{self.label(rng)[: max_chars // 2]} {leaders(rng)} {int(rng.integers(1, 900))}"[:max_chars]
@@ -283,7 +309,7 @@ class TextSource:
             return f"{number}\t{title}" if rng.random() < 0.5 else f"{title}\t{number}"
         text = _choice(rng, LEGAL)
         while "{n}" in text:
-            text = text.replace("{n}", _digits(rng, 1, 4), 1)
+            text = text.replace("{n}", _letters(rng, string.digits, 1, 4), 1)
         return text.replace("{d}", date(rng))[:max_chars]
 
     def scatter(self, rng: Rng, max_chars: int) -> str:
@@ -307,7 +333,16 @@ class TextSource:
         Returns:
             1 to about `max_chars` characters, no space at either end.
         """
-        makers = (self.prose, self.mixed, self.heading, self.table_row, self.receipt, self.address, self.numbered, self.scatter)
+        makers = (
+            self.prose,
+            self.mixed,
+            self.heading,
+            self.table_row,
+            self.receipt,
+            self.address,
+            self.numbered,
+            self.scatter,
+        )
         shares = (0.44, 0.12, 0.08, 0.08, 0.1, 0.06, 0.07, 0.05)
         maker = makers[int(rng.choice(len(makers), p=shares))]
         text = self._restyled(rng, maker(rng, max_chars))
@@ -321,7 +356,15 @@ class TextSource:
     def _restyled(rng: Rng, text: str) -> str:
         """Typewriter quotes and dashes for half of the lines, capitals for a few."""
         if rng.random() < 0.45:
-            for old, new in (("’", "'"), ("‘", "'"), ("“", '"'), ("”", '"'), ("—", _choice(rng, ("--", "-", " - "))), ("–", "-"), ("…", "...")):
+            for old, new in (
+                ("’", "'"),
+                ("‘", "'"),
+                ("“", '"'),
+                ("”", '"'),
+                ("—", _choice(rng, ("--", "-", " - "))),
+                ("–", "-"),
+                ("…", "..."),
+            ):
                 text = text.replace(old, new)
         if rng.random() < 0.05:
             text = text.upper()

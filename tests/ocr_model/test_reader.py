@@ -1,0 +1,123 @@
+import cv2
+import numpy as np
+import pytest
+
+from ocr_model.alphabet import Alphabet
+from ocr_model.ctc import DecodedCharacter
+from ocr_model.document import Page
+from ocr_model.reader import Reader, batch_size, split_words, unturned
+
+
+def characters(text: str) -> list[DecodedCharacter]:
+    return [DecodedCharacter(c, 0.9, 2 * i, 2 * i + 1) for i, c in enumerate(text)]
+
+
+@pytest.mark.parametrize("text", ["", " ", "one", "one two", " one  two "])
+def test_words_are_split_at_spaces(text: str) -> None:
+    words = ["".join(c.character for c in word) for word, _, _ in split_words(characters(text))]
+    assert words == text.split()
+
+
+def test_a_word_may_span_from_space_to_space() -> None:
+    ((_, begin_a, end_a), (_, begin_b, end_b)) = split_words(characters("ab c"))
+    assert (begin_a, end_a) == (0, 4)
+    assert (begin_b, end_b) == (5, -1)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_unturning_finds_the_pixel_of_the_image_as_given(turns: int) -> None:
+    image = np.arange(12).reshape(3, 4)
+    upright = np.rot90(image, -turns)
+    for y, x in np.ndindex(upright.shape):
+        given_x, given_y = unturned((x + 0.5, y + 0.5), turns, width=4, height=3)
+        assert image[int(given_y), int(given_x)] == upright[y, x]
+
+
+def test_a_bucket_has_one_batch_size() -> None:
+    assert all(batch_size(width) >= 1 for width in (32, 1024, 4096))
+    assert batch_size(64) <= 16
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader.load()
+
+
+def typed_page(lines: list[str], width: int = 1000, height: int = 700) -> np.ndarray:
+    image = np.full((height, width), 245, np.uint8)
+    for i, line in enumerate(lines):
+        cv2.putText(image, line, (70, 100 + 60 * i), cv2.FONT_HERSHEY_COMPLEX, 1.0, 20, 2, cv2.LINE_AA)
+    return image
+
+
+LINES = [
+    "The first page of the letter",
+    "was written in the winter of",
+    "the year before the others and",
+    "sent to London by the next mail",
+]
+
+
+def words_of(page: Page) -> list[str]:
+    return page.text.split()
+
+
+def test_a_plain_page_is_read_in_order(reader: Reader) -> None:
+    (page,) = reader.read([typed_page(LINES)])
+    assert page.text.splitlines() == LINES
+
+
+def test_word_boxes_hold_the_ink_of_their_words(reader: Reader) -> None:
+    image = typed_page(LINES)
+    (page,) = reader.read([image])
+    for line in page.lines():
+        for word in line.words:
+            assert line.box.intersection_area(word.box) == word.box.area
+            assert (image[word.box.top : word.box.bottom, word.box.left : word.box.right] < 128).any()
+    first = next(page.lines()).words[0].box
+    columns = np.flatnonzero((image[60:120] < 128).any(axis=0))
+    assert abs(first.left - columns[0]) <= 8
+
+
+def test_a_page_reads_the_same_alone_and_among_others(reader: Reader) -> None:
+    pages = [typed_page(LINES), typed_page(LINES[:2], 800, 300), typed_page(LINES[1:], 1200, 900)]
+    assert reader.read(pages) == [reader.read([page])[0] for page in pages]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_page_is_read_upright_and_its_boxes_lie_on_the_image_as_given(reader: Reader, turns: int) -> None:
+    image = np.rot90(typed_page(LINES), turns)
+    (page,) = reader.read([image])
+    assert page.quarter_turns == turns
+    assert page.text.splitlines() == LINES
+    assert (page.width, page.height) == (image.shape[1], image.shape[0])
+    box = next(page.lines()).words[0].box
+    assert (image[box.top : box.bottom, box.left : box.right] < 128).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 800), (600, 400)])
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_a_page_without_print_is_empty(reader: Reader, shape: tuple[int, int], grey: int) -> None:
+    (page,) = reader.read([np.full(shape, grey, np.uint8)])
+    assert page.text == ""
+
+
+def test_noisy_paper_gives_no_characters(reader: Reader) -> None:
+    noise = np.random.default_rng(1).normal(210, 12, (900, 700)).clip(0, 255).astype(np.uint8)
+    assert reader.read([noise])[0].text == ""
+
+
+def test_a_single_line_is_read_without_finding(reader: Reader) -> None:
+    image = typed_page(["only one line here"], 640, 200)[60:120]
+    (page,) = reader.read_single_lines([image])
+    assert page.text == "only one line here"
+
+
+def test_nothing_to_read_gives_nothing(reader: Reader) -> None:
+    assert reader.read([]) == []
+    assert reader.read_single_lines([]) == []
+
+
+def test_the_bundle_names_its_alphabet_and_itself(reader: Reader) -> None:
+    assert isinstance(reader.alphabet, Alphabet)
+    assert set(reader.provenance) == {"model", "precision", "pagemill"}

@@ -1,0 +1,85 @@
+"""The model card of a bundle, written from what the runs recorded; only the data's origin is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ocr_model.errors import BadInput
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """Configuration and best validation figures of a run folder.
+
+    Raises:
+        BadInput: the folder is no finished run.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{folder} is not a training run: {error}", "name the --output folder of a finished run"
+        ) from error
+    if not rows or not (folder / "best.weights.h5").exists():
+        raise BadInput(f"{folder} holds no validated weights yet", "let the run reach its first validation")
+    key = config["minimise"]
+    return config, min(rows, key=lambda row: (row[key], -row["step"]))
+
+
+def model_card(
+    recogniser: tuple[Mapping[str, Any], Mapping[str, float]],
+    finder: tuple[Mapping[str, Any], Mapping[str, float]],
+    characters: int,
+    data_note: str,
+    figures: Mapping[str, Any] | None,
+    version: str,
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        recogniser, finder: configuration and best validation figures, as `read_run` gives them.
+        characters: size of the alphabet.
+        data_note: what the training data are and under which licences.
+        figures: of `pagemill evaluate --json`, by group; None says that there are none.
+        version: of Pagemill.
+    """
+    parts = [
+        "# Model card",
+        f"Line finder and line recogniser for printed and typewritten pages in Latin script ({characters} characters: "
+        "English, French, German and their neighbours). Not for handwriting, blackletter or other scripts. Apache-2.0.",
+        "Blank = class 0; the networks keep their weights in bfloat16 and compute in bfloat16 (`find_lines`, "
+        f"`read_lines`) or float32 (`…_float32`). Exported by Pagemill {version}.",
+        "## Figures on scans that were not trained on",
+        _figures_table(figures),
+        "## Training data",
+        data_note.strip(),
+        "## How it was trained",
+        _run_section("Recogniser", "pagemill train recogniser", recogniser),
+        _run_section("Finder", "pagemill train finder", finder),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures_table(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return "None were given to the export."
+    sections = []
+    for title, groups in figures.items():
+        rows = [f"| {name} | {g['items']} | {g['cer']:.2%} | {g['wer']:.2%} |" for name, g in groups.items()]
+        sections.append("\n".join([f"**{title}**", "", "| source | items | CER | WER |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(sections)
+
+
+def _run_section(title: str, command: str, run: tuple[Mapping[str, Any], Mapping[str, float]]) -> str:
+    config, best = run
+    loop = config["loop"]
+    shown = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if k not in ("step", "seconds", "loss"))
+    return (
+        f"**{title}**: `{command}`, seed {loop['seed']}, {loop['steps']} steps, "
+        f"peak learning rate {loop['learning_rate']}, AdamW, averaged weights. "
+        f"Best validation at step {int(best['step'])}: {shown}.\n\n"
+        f"```json\n{json.dumps({k: v for k, v in config.items() if k != 'loop'}, indent=1, default=str)}\n```"
+    )
