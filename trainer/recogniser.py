@@ -25,7 +25,7 @@ class RecogniserTraining:
     """All that decides a training run of the recogniser."""
 
     data: LineDataConfig
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=20_000))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000))
     network: RecogniserConfig = field(default_factory=lambda: RecogniserConfig(DEFAULT_ALPHABET.classes))
     precision: str = "mixed_bfloat16"
 

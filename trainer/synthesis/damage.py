@@ -24,6 +24,7 @@ class Damage:
         seed: of all noise in this sample.
         spread_px: ink spread (positive) or loss (negative), radius of a grey dilation or erosion.
         mottle: how much the ink's strength varies from place to place, 0 to 1.
+        dots_px: pitch of the dots of a needle printer, 0 for none.
         holes: share of the ink that is missing in specks.
         paper: grey of the paper; ink: grey of the ink.
         gradient: difference of the light across the image, grey levels.
@@ -42,6 +43,7 @@ class Damage:
     seed: int
     spread_px: float = 0.0
     mottle: float = 0.0
+    dots_px: float = 0.0
     holes: float = 0.0
     paper: float = 255.0
     ink: float = 0.0
@@ -66,6 +68,8 @@ def draw_damage(rng: Rng, scale: float = 1.0) -> Damage:
         scale: size of the print, 1 where an em is 40 px: radii and resolutions follow it.
     """
     drawn = _draw_look(rng)
+    if rng.random() < 0.03:
+        drawn = replace(drawn, dots_px=float(rng.uniform(2.5, 5.0) * scale))
     resolution = min(1.0, drawn.resolution / min(scale, 1.25) * 1.05)
     return replace(
         drawn, spread_px=drawn.spread_px * min(scale, 1.1), blur_px=drawn.blur_px * scale, resolution=resolution
@@ -212,6 +216,9 @@ def apply_damage(ink: Image, damage: Damage) -> npt.NDArray[np.uint8]:
         ink = warp(ink, damage.slope, damage.wave_px, float(rng.random()))
     if abs(damage.spread_px) > 0.05:
         ink = spread(ink, damage.spread_px)
+    if damage.dots_px:
+        rows, columns = (np.cos(2 * np.pi * np.arange(n, dtype=np.float32) / damage.dots_px) for n in shape)
+        ink = ink * np.clip(0.9 + 0.5 * (rows[:, None] + columns[None, :]), 0, 1)
     if damage.mottle:
         strength = 1 - damage.mottle * np.clip(0.3 + 0.45 * coarse_noise(rng, shape, float(rng.uniform(6, 60))), 0, 1)
         ink = ink * strength
@@ -252,9 +259,7 @@ def apply_damage(ink: Image, damage: Damage) -> npt.NDArray[np.uint8]:
     if damage.inverted:
         result = 255 - result
     if damage.jpeg:
-        result = cv2.imdecode(
-            cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, damage.jpeg])[1], cv2.IMREAD_GRAYSCALE
-        )
+        result = as_jpeg(result, damage.jpeg)
     if result.shape != shape:
         method = cv2.INTER_LINEAR if rng.random() < 0.8 else cv2.INTER_NEAREST
         result = np.asarray(cv2.resize(result, (shape[1], shape[0]), interpolation=method), np.uint8)

@@ -37,6 +37,7 @@ class LineParameters:
         jitter: vertical disorder of the characters in em (typewriters); strike: how unevenly they are inked, 0 to 1.
         stretch: horizontal scale.
         underline: thickness in em, 0 for none.
+        rule: thickness in em of the table rules that stand in wide gaps, 0 for none; they are no part of the text.
         crop_top, crop_bottom, crop_left, crop_right: margins of the crop in em, measured from the font's box
             (`crop_to_ink` false) or from the ink (true); negative cuts into it.
         seed: of the disorder.
@@ -56,6 +57,7 @@ class LineParameters:
     strike: float = 0.0
     stretch: float = 1.0
     underline: float = 0.0
+    rule: float = 0.0
     crop_to_ink: bool = False
     crop_top: float = 0.1
     crop_bottom: float = 0.1
@@ -88,7 +90,7 @@ def _glyph(face: FontFace, size_px: int, character: str) -> tuple[Image | None, 
     """Mask (0 to 1, None where blank), offset of its left edge from the pen, of its top from the baseline, advance."""
     font = load(face, size_px)
     advance = float(font.getlength(character))
-    if character == " ":
+    if character in " \t":
         return None, 0, 0, advance
     mask, (x, y) = font.getmask2(character, mode="L", anchor="ls")
     width, height = mask.size
@@ -113,7 +115,7 @@ def _place(p: LineParameters, text: str) -> tuple[list[tuple[str, float]], float
     placed, pen = [], 0.0
     for i, character in enumerate(text):
         if character == "\t":
-            placed.append((" ", pen))
+            placed.append((character, pen))
             pen += p.gap_em * p.size_px
             continue
         placed.append((character, pen))
@@ -168,6 +170,11 @@ def render(p: LineParameters) -> RenderedLine:
         inked = boxes[boxes[:, 2] > boxes[:, 0]]
         start, end = (int(inked[:, 0].min()), int(inked[:, 2].max())) if len(inked) else (0, 0)
         ink[top : top + max(1, round(p.underline * p.size_px)), max(0, start) : end] = 1.0
+    if p.rule:
+        for character, pen in _place(p, p.text)[0]:
+            if character == "\t":
+                x = round(margin + pen + p.gap_em * p.size_px * float(rng.uniform(0.3, 0.7)))
+                ink[:, x : x + max(1, round(p.rule * p.size_px))] = 1.0
     if p.stretch != 1.0:
         new_width = max(1, round(width * p.stretch))
         ink = np.asarray(cv2.resize(ink, (new_width, height), interpolation=cv2.INTER_AREA), np.float32)
@@ -227,12 +234,13 @@ def draw_line(rng: Rng, texts: TextSource, fonts: FontCase) -> LineParameters:
         below="".join(c for c in below if c in coverage(face)),
         tracking=float(rng.uniform(-0.02, 0.03) if rng.random() < 0.8 else rng.uniform(0.03, 0.25)),
         word_space=float(rng.uniform(0.7, 1.3) if rng.random() < 0.7 else rng.uniform(1.0, 2.2)),
-        gap_em=float(rng.uniform(1.2, 5)),
+        gap_em=float(rng.uniform(0.5, 1.5) if rng.random() < 0.35 else rng.uniform(1.2, 5)),
         leading=float(rng.uniform(0.82, 1.5)),
         jitter=float(rng.uniform(0, 0.035)) if typed and rng.random() < 0.7 else 0.0,
         strike=float(rng.uniform(0, 0.75)) if typed and rng.random() < 0.7 else float(rng.uniform(0, 0.2)),
         stretch=float(rng.uniform(0.78, 1.18)),
         underline=float(rng.uniform(0.03, 0.08)) if rng.random() < 0.05 else 0.0,
+        rule=float(rng.uniform(0.02, 0.08)) if rng.random() < 0.2 else 0.0,
         crop_to_ink=to_ink,
         crop_top=float(rng.uniform(*vertical)),
         crop_bottom=float(rng.uniform(*vertical)),
