@@ -15,5 +15,6 @@ def normalise_line(text: str) -> str:
     >>> normalise_line(" cafe\\u0301\\u00a0 au\\tlait ")
     'café au lait'
     """
-    text = _SPACES.sub(" ", unicodedata.normalize("NFC", text).translate(_DROPPED)).strip()
-    return "".join(c for c in text if c == " " or unicodedata.category(c) not in ("Cc", "Cs", "Cn"))
+    composed = unicodedata.normalize("NFC", text).translate(_DROPPED)
+    kept = (c for c in composed if c.isspace() or unicodedata.category(c) not in ("Cc", "Cs", "Cn"))
+    return _SPACES.sub(" ", "".join(kept)).strip()

@@ -35,6 +35,12 @@ COLUMNS = (
     "peak MB",
 )  # fmt: skip
 
+BENCH_EXAMPLES = """examples:
+  pagemill bench --data DATA --tesseract eng --sample 60
+  pagemill bench --data DATA --mode lines --source letters --json figures.json
+
+DATA holds SOURCE/pages and SOURCE/lines with NAME.png (or .jpg, .tif) and NAME.gt.txt."""
+
 
 @dataclass(frozen=True)
 class Item:

@@ -12,6 +12,14 @@ from typing import Any
 
 from ocr_model.errors import BadInput
 
+TRAIN_EXAMPLES = """examples:
+  pagemill train recogniser --data DATA --text TEXT --output runs/recogniser
+  pagemill train finder --data DATA --text TEXT --output runs/finder --seed 2
+
+DATA holds SOURCE/pages (NAME.png with NAME.lines.json) and SOURCE/lines (NAME.png with NAME.gt.txt). Without --text
+the rendered lines say little more than a word list: enough to try, not to train."""
+EXPORT_EXAMPLES = """example:
+  pagemill export --recogniser runs/recogniser --finder runs/finder --data-note data.md --output my-model"""
 NETWORKS = ("recogniser", "finder")
 
 

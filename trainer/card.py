@@ -26,7 +26,16 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
     if not rows or not (folder / "best.weights.h5").exists():
         raise BadInput(f"{folder} holds no validated weights yet", "let the run reach its first validation")
     key = config["minimise"]
-    return config, min(rows, key=lambda row: (row[key], -row["step"]))
+    return _without_folders(config), min(rows, key=lambda row: (row[key], -row["step"]))
+
+
+def _without_folders(value: Any) -> Any:
+    """The configuration with the names of files instead of where one machine keeps them."""
+    if isinstance(value, dict):
+        return {k: _without_folders(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(v) for v in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def model_card(

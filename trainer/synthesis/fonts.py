@@ -127,8 +127,8 @@ class FontCase:
 
 @functools.lru_cache(maxsize=512)
 def load(face: FontFace, size_px: int) -> ImageFont.FreeTypeFont:
-    """The face at a size, cached."""
-    return ImageFont.truetype(str(face.path), size_px, index=face.index)
+    """The face at a size, cached. Pillow's own layout, so that every machine sets the same line."""
+    return ImageFont.truetype(str(face.path), size_px, index=face.index, layout_engine=ImageFont.Layout.BASIC)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -4,7 +4,15 @@ import pytest
 from ocr_model.alphabet import DEFAULT_ALPHABET
 from trainer.synthesis.damage import Damage, apply_damage, draw_damage
 from trainer.synthesis.fonts import FontCase, FontFace, coverage, find_fonts
-from trainer.synthesis.lines import LineParameters, crop_window, draw_line, make_line, render, sample_lines, sample_non_text
+from trainer.synthesis.lines import (
+    LineParameters,
+    crop_window,
+    draw_line,
+    make_line,
+    render,
+    sample_lines,
+    sample_non_text,
+)
 from trainer.synthesis.text import TextSource
 
 
@@ -51,7 +59,9 @@ def test_a_tab_is_a_wide_gap_and_one_space_of_truth(fonts: FontCase) -> None:
 
 
 def test_a_crop_to_the_ink_without_margin_is_its_bounding_box(fonts: FontCase) -> None:
-    p = LineParameters("Hxg", face_of(fonts), 38, crop_to_ink=True, crop_top=0, crop_bottom=0, crop_left=0, crop_right=0)
+    p = LineParameters(
+        "Hxg", face_of(fonts), 38, crop_to_ink=True, crop_top=0, crop_bottom=0, crop_left=0, crop_right=0
+    )
     line = render(p)
     rows, columns = np.nonzero(line.ink)
     left, top, right, bottom = crop_window(line, p)
@@ -114,7 +124,9 @@ def test_a_crop_without_text_has_a_size_and_a_seed() -> None:
 
 
 def test_boxes_move_with_the_crop(fonts: FontCase) -> None:
-    p = LineParameters("Hx", face_of(fonts), 38, crop_left=0.0, crop_to_ink=True, crop_top=0, crop_bottom=0, crop_right=0)
+    p = LineParameters(
+        "Hx", face_of(fonts), 38, crop_left=0.0, crop_to_ink=True, crop_top=0, crop_bottom=0, crop_right=0
+    )
     image, text, boxes = make_line(p, Damage(seed=1))
     assert text == "Hx"
     assert boxes[0, 0] == 0

@@ -1,0 +1,216 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocr_model.bundle import DEFAULT_BUNDLE
+from ocr_model.errors import BadArgument, BadInput
+from ocr_model.metrics import score
+from pipelines import cli, transcribe
+from tests import scans
+from tests.pipelines.readers import SizeReader
+
+
+def pagemill(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = cli.main(list(argv))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def parsed(*argv: str) -> tuple[dict[str, object], list[str]]:
+    arguments, beam_flags = cli.parse(cli.VERBS[0], argv)
+    return vars(arguments), beam_flags
+
+
+def test_inputs_may_stand_anywhere() -> None:
+    arguments, beam_flags = parsed("a.jpg", "--output", "out", "b c.jpg", "--format=txt", "--format", "hocr")
+    assert arguments["inputs"] == ["a.jpg", "b c.jpg"]
+    assert arguments["format"] == ["txt", "hocr"]
+    assert beam_flags == []
+
+
+@pytest.mark.parametrize(
+    "flags", [["--direct_num_workers", "2"], ["--runner=DirectRunner"], ["--temp_location", "out"], ["--streaming"]]
+)
+def test_flags_of_beam_are_handed_on_with_their_values(flags: list[str]) -> None:
+    arguments, beam_flags = parsed("in", *flags, "--output", "out", "in2")
+    assert beam_flags == flags
+    assert (arguments["inputs"], arguments["output"]) == (["in", "in2"], "out")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["in", "--output", "out", "--formt", "txt"], "unknown flag --formt .did you mean --format?"),
+        (["in", "--outptu=out"], "unknown flag --outptu=out .did you mean --output?"),
+        (["in", "--output", "out", "--format", "docx"], "invalid choice: 'docx'"),
+        (["--output", "out"], "required: INPUT"),
+        (["in", "--output", "out", "--direct_running_mode=fast"], "invalid choice: 'fast'"),
+        (["in", "--output", "out", "--dpi", "x"], "invalid int value"),
+    ],
+)
+def test_wrong_arguments_are_told(argv: list[str], message: str) -> None:
+    with pytest.raises(BadArgument, match=message):
+        parsed(*argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["transcrib"], 1, "did you mean transcribe?"),
+        (["transcribe", "{0}/in", "--output", "{0}/out", "--dpi", "7"], 1, "--dpi 7"),
+        (["transcribe", "{0}/nowhere.jpg", "--output", "{0}/out"], 2, "no such file or folder"),
+        (["transcribe", "{0}/in", "--output", "{0}/in/notes.txt"], 2, "cannot write to"),
+        (["transcribe", "{0}/in", "--output", "{0}/out"], 6, "no image in"),
+        (["transcribe", "{0}/in/notes.txt", "--output", "{0}/out", "--model", "{0}/in"], 7, "is not a model bundle"),
+        (["evaluate", "--truth", "{0}/in", "--predicted", "{0}/nowhere"], 2, "no such folder"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_a_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("Dear Sir,")
+    got, out, err = pagemill(capsys, *(word.format(tmp_path) for word in argv))
+    assert (got, out) == (code, "")
+    assert message in err and err.startswith("pagemill: ") and err.count("\n") == 1
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["--help"], ["transcribe", "--help"], ["evaluate", "-h"]):
+        code, out, err = pagemill(capsys, *argv)
+        assert (code, err) == (0, "") and "example" in out
+    code, out, err = pagemill(capsys, "--version")
+    assert code == 0 and out.startswith("pagemill ")
+    assert pagemill(capsys)[0] == 1
+
+
+def test_error_raised_by_a_worker_keeps_its_code() -> None:
+    error = cli.error_of_worker("…\nRuntimeError: ocr_model.errors.BadInput: disk full (make room)\n")
+    assert isinstance(error, BadInput) and "disk full" in str(error)
+    assert cli.error_of_worker("ZeroDivisionError: division by zero") is None
+
+
+class FullDisk:
+    def __init__(self, folder: str, relative: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_full_disk_ends_the_run_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(scans.encoded(scans.picture(), "PNG"))
+    monkeypatch.setattr(transcribe, "AtomicFile", FullDisk)
+    monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
+    code, _, err = pagemill(capsys, "transcribe", str(tmp_path), "--output", str(tmp_path / "out"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.endswith("/out: No space left on device\n")
+
+
+def test_evaluate_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "1.gt.txt").write_text("abcd")
+    (tmp_path / "1.txt").write_text("abce")
+    (tmp_path / "groups.json").write_text('{"1": "ones"}')
+    argv = ["--truth", tmp_path, "--predicted", tmp_path, "--json", tmp_path / "r.json", "--groups"]
+    code, out, _ = pagemill(capsys, "evaluate", *map(str, argv), str(tmp_path / "groups.json"))
+    assert code == 0
+    assert "ones" in out and "25.00" in out
+    assert '"cer": 0.25' in (tmp_path / "r.json").read_text()
+
+
+# In a process of its own: what is imported, the exit code after Python's shutdown, Ctrl-C.
+
+RUN = """
+import dataclasses, sys
+from pipelines import cli
+from tests.pipelines.readers import {reader}
+cli.be_quiet()
+from pipelines import transcribe
+run = transcribe.run
+transcribe.run = lambda options, *rest: run(dataclasses.replace(options, reader={reader}), *rest)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def start(reader: str, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN.format(reader=reader), *argv],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_light_verbs_import_neither_beam_nor_tensorflow() -> None:
+    code = (
+        "import sys; from pipelines import cli\n"
+        "cli.main(['transcribe', '--help']); cli.main(['evaluate', '--truth', 'no', '--predicted', 'no'])\n"
+        "print({'apache_beam', 'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_dead_letters_make_exit_code_3_of_the_whole_process(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(scans.encoded(scans.picture(), "PNG"))
+    (tmp_path / "bad.png").write_bytes(b"")
+    process = start("SizeReader", "transcribe", str(tmp_path), "--output", str(tmp_path / "out"))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (3, "")
+    assert out.startswith("1 of 2 pages read (1 lines) from 2 files\n1 could not be read: 1 empty-file")
+    assert (tmp_path / "out/txt/good.txt").read_text() == "40x20\n"
+
+
+def test_interrupted_run_ends_at_once_with_130(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(scans.encoded(scans.picture(), "PNG"))
+    process = start("StuckReader", "transcribe", str(tmp_path), "--output", str(tmp_path / "out"))
+    started = tmp_path / "out" / ".partial"
+    deadline = time.monotonic() + 30
+    while not (started.is_dir() and any(started.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == cli.INTERRUPTED, err
+    assert err.splitlines()[-1] == "pagemill: interrupted" and "Traceback" not in err
+    assert os.listdir(tmp_path / "out") in ([], [".partial"])
+
+
+# The real thing: the default bundle, TensorFlow and Beam, in a process of their own.
+
+
+@pytest.mark.skipif(not DEFAULT_BUNDLE.is_dir(), reason="no default bundle in this tree")
+def test_words_on_a_scan_become_text_with_the_default_bundle(tmp_path: Path) -> None:
+    (tmp_path / "page.png").write_bytes(scans.encoded(typeset("The quick brown fox", "jumps over the dog"), "PNG"))
+    (tmp_path / "blank.png").write_bytes(scans.encoded(scans.picture(800, 600, ink=255), "PNG"))
+    (tmp_path / "dot.png").write_bytes(scans.encoded(scans.picture(1, 1, ink=255), "PNG"))
+    (tmp_path / "bad.jpg").write_bytes(b"Dear Sir,")
+    out = tmp_path / "out"
+    argv = ["transcribe", str(tmp_path), "--output", str(out), "--format", "txt", "--format", "overlay"]
+    code = "import sys; from pipelines.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert done.returncode == cli.DEAD_LETTERS_LEFT
+    assert [line for line in done.stderr.splitlines() if " files, " not in line] == []  # progress and nothing else
+    assert "3 of 4 pages read (2 lines)" in done.stdout
+    assert score("The quick brown fox\njumps over the dog", (out / "txt/page.txt").read_text()).cer <= 0.06
+    assert (out / "txt/blank.txt").read_text() == (out / "txt/dot.txt").read_text() == ""
+    assert (out / "overlay/page.jpg").stat().st_size > 1000
+
+
+def typeset(*lines: str) -> Image.Image:
+    pixels = np.full((600, 800), 255, np.uint8)
+    for n, line in enumerate(lines):
+        cv2.putText(pixels, line, (60, 120 + 60 * n), (0,), cv2.FontFace("sans"), 36, 400)
+    return Image.fromarray(pixels)
