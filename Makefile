@@ -11,10 +11,10 @@ SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c '$(SUPPORTED)' 2>/dev/null && echo "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format constraints clean
+.PHONY: help demo test test-slow lint format constraints clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(BASE) ## Set up, transcribe the sample scans, say where the results are
 	@$(BIN)/pagemill transcribe samples --output demo-output \
@@ -37,6 +37,9 @@ demo: $(BASE) ## Set up, transcribe the sample scans, say where the results are
 
 test: lint ## Set up, check format, lint and types, run the tests
 	@$(BIN)/python -m pytest --quiet
+
+test-slow: $(DEV) ## The tests that take minutes: training and export from scans to a bundle
+	@$(BIN)/python -m pytest --quiet -m slow
 
 lint: $(DEV) ## Check format, lint and types
 	@$(BIN)/ruff format --check --quiet .

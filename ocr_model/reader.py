@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ocr_model.alphabet import Alphabet
 from ocr_model.bundle import Bundle, load_bundle
 from ocr_model.ctc import DecodedCharacter, greedy
 from ocr_model.document import Box, Line, Page, Point, Region, Word
-from ocr_model.layout import FoundLine, FoundPage, LineFinder
+from ocr_model.layout import FoundLine, FoundPage, FoundRegion, LineFinder
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
 
 Grey = npt.NDArray[np.uint8]
@@ -25,6 +25,7 @@ BATCH_PX = 8192  # width of all lines of a batch together
 MIN_LINE_CONFIDENCE = 0.4  # below it a line is taken for something that is not text
 UPRIGHT_PROBABILITY = 0.6  # of "upright", from which the page is taken as it is
 POSSIBLE_PROBABILITY = 0.05  # of an orientation, from which it is tried where the finder is in doubt
+DOUBTFUL_LEGIBILITY = 0.8  # mean confidence of a page, below which its orientation is tried anew
 SAMPLED_LINES = 8  # that are read to compare orientations
 INK_LEVEL = 70  # of 255, from which a column of a normalised line counts as inked
 
@@ -151,6 +152,21 @@ def assemble_line(
     return Line(tuple(words), box, tuple(baseline), polygon, float(np.mean(letters)))
 
 
+ReadLine = tuple[Strip, list[DecodedCharacter]]
+
+
+def legibility(lines: Sequence[ReadLine]) -> float:
+    """Mean confidence over all characters of some lines; 0 where nothing was read."""
+    confidences = [c.confidence for _, characters in lines for c in characters]
+    return float(np.mean(confidences)) if confidences else 0.0
+
+
+def _longest_lines(page: FoundPage) -> FoundPage:
+    """The page with no more than its longest lines."""
+    longest = sorted(page.lines(), key=lambda line: line.baseline[0][0] - line.baseline[-1][0])[:SAMPLED_LINES]
+    return replace(page, regions=(FoundRegion(tuple(longest)),))
+
+
 class Reader:
     """Finds the lines of pages, reads them and puts them in order.
 
@@ -196,12 +212,12 @@ class Reader:
             images: each [height, width] uint8, 0 black, 255 white, at least one pixel.
         """
         found = [self._found(image) for image in images]
-        strips = [self._cut(image, page) for image, page in zip(images, found, strict=True)]
-        read = iter(read_strips(self.bundle, [strip.image for page in strips for strip in page]))
-        return [
-            self._assemble(image, page, [(strip, next(read)) for strip in page_strips])
-            for image, page, page_strips in zip(images, found, strips, strict=True)
-        ]
+        read = self._read_lines(images, found)
+        for i, image in enumerate(images):
+            if read[i] and legibility(read[i]) < DOUBTFUL_LEGIBILITY:
+                found[i] = self._best_turned(image, found[i], range(4))
+                (read[i],) = self._read_lines([image], [found[i]])
+        return [self._assemble(*page) for page in zip(images, found, read, strict=True)]
 
     def read_single_lines(self, images: Sequence[Grey]) -> list[Page]:
         """Pages of one line each: every image is taken as one line of text from edge to edge."""
@@ -227,16 +243,21 @@ class Reader:
         if found.quarter_turns == 0 and found.orientation_probability[0] >= UPRIGHT_PROBABILITY:
             return found
         possible = [turns for turns, p in enumerate(found.orientation_probability) if p >= POSSIBLE_PROBABILITY]
-        pages = [self.finder.find(image, turns) for turns in {found.quarter_turns, *possible}]
-        return max(pages, key=lambda page: self._legibility(image, page))
+        return self._best_turned(image, found, possible)
 
-    def _legibility(self, image: Grey, found: FoundPage) -> float:
-        """Mean confidence of the longest lines, weighted by their characters; 0 for none."""
-        longest = sorted(found.lines(), key=lambda line: line.baseline[0][0] - line.baseline[-1][0])[:SAMPLED_LINES]
-        upright = np.ascontiguousarray(np.rot90(image, -found.quarter_turns))
-        strips = [self._strip(upright, line, found, image.shape).image for line in longest]
-        confidences = [c.confidence for line in read_strips(self.bundle, strips) for c in line]
-        return float(np.mean(confidences)) if confidences else 0.0
+    def _best_turned(self, image: Grey, found: FoundPage, possible: Iterable[int]) -> FoundPage:
+        """The page in the orientation in which its longest lines read best."""
+        others = [self.finder.find(image, turns) for turns in possible if turns != found.quarter_turns]
+        longest = [_longest_lines(page) for page in (found, *others)]
+        read = self._read_lines([image] * len(longest), longest)
+        best = max(range(len(longest)), key=lambda i: legibility(read[i]))
+        return (found, *others)[best]
+
+    def _read_lines(self, images: Sequence[Grey], found: Sequence[FoundPage]) -> list[list[ReadLine]]:
+        """The lines of each page, cut and read, in the order of the page."""
+        strips = [self._cut(image, page) for image, page in zip(images, found, strict=True)]
+        read = iter(read_strips(self.bundle, [strip.image for page in strips for strip in page]))
+        return [[(strip, next(read)) for strip in page] for page in strips]
 
     def _cut(self, image: Grey, found: FoundPage) -> list[Strip]:
         upright = np.ascontiguousarray(np.rot90(image, -found.quarter_turns))
@@ -254,7 +275,7 @@ class Reader:
 
         return Strip(normalise_line_image(pixels), back, (pixels.shape[1], pixels.shape[0]))
 
-    def _assemble(self, image: Grey, found: FoundPage, read: list[tuple[Strip, list[DecodedCharacter]]]) -> Page:
+    def _assemble(self, image: Grey, found: FoundPage, read: list[ReadLine]) -> Page:
         height, width = image.shape
         lines = iter(read)
         regions = []

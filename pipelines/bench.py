@@ -225,6 +225,7 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             raise MissingDependency("the tesseract command is not installed", "Debian: apt-get install tesseract-ocr")
         systems["tesseract"] = tesseract_command(arguments.mode, arguments.tesseract)
     results = [measure(name, command, items, arguments.ignore_case) for name, command in systems.items()]
+    print(f"**{arguments.mode.capitalize()}**, `pagemill bench --mode {arguments.mode}`, one core, one thread:\n")
     print(table(results))
     if arguments.json:
         arguments.json.write_text(

@@ -106,9 +106,11 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--figures",
+        action="append",
         type=Path,
+        default=[],
         metavar="FILE",
-        help="measured figures for the model card: {title: {group: {items, cer, wer}}}",
+        help="Markdown for the card: output of bench",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="BUNDLE", help="folder of the bundle; replaced if it exists"
@@ -126,7 +128,7 @@ def export(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     recogniser, finder = read_run(arguments.recogniser), read_run(arguments.finder)
     try:
         note = arguments.data_note.read_text(encoding="utf-8")
-        figures = json.loads(arguments.figures.read_text(encoding="utf-8")) if arguments.figures else None
+        figures = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in arguments.figures)
     except (OSError, ValueError) as error:
         raise BadInput(
             f"cannot read what the model card is written from: {error}", "check --data-note and --figures"

@@ -43,7 +43,7 @@ def model_card(
     finder: tuple[Mapping[str, Any], Mapping[str, float]],
     characters: int,
     data_note: str,
-    figures: Mapping[str, Any] | None,
+    figures: str,
     version: str,
 ) -> str:
     """The card as Markdown.
@@ -52,7 +52,7 @@ def model_card(
         recogniser, finder: configuration and best validation figures, as `read_run` gives them.
         characters: size of the alphabet.
         data_note: what the training data are and under which licences.
-        figures: of `pagemill evaluate --json`, by group; None says that there are none.
+        figures: Markdown, what `pagemill bench` printed; empty where there is none.
         version: of Pagemill.
     """
     parts = [
@@ -62,7 +62,7 @@ def model_card(
         "Blank = class 0; the networks keep their weights in bfloat16 and compute in bfloat16 (`find_lines`, "
         f"`read_lines`) or float32 (`…_float32`). Exported by Pagemill {version}.",
         "## Figures on scans that were not trained on",
-        _figures_table(figures),
+        figures.strip() or "None were given to the export.",
         "## Training data",
         data_note.strip(),
         "## How it was trained",
@@ -70,16 +70,6 @@ def model_card(
         _run_section("Finder", "pagemill train finder", finder),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _figures_table(figures: Mapping[str, Any] | None) -> str:
-    if figures is None:
-        return "None were given to the export."
-    sections = []
-    for title, groups in figures.items():
-        rows = [f"| {name} | {g['items']} | {g['cer']:.2%} | {g['wer']:.2%} |" for name, g in groups.items()]
-        sections.append("\n".join([f"**{title}**", "", "| source | items | CER | WER |", "|---|---|---|---|", *rows]))
-    return "\n\n".join(sections)
 
 
 def _run_section(title: str, command: str, run: tuple[Mapping[str, Any], Mapping[str, float]]) -> str:

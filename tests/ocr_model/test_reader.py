@@ -84,6 +84,17 @@ def test_a_page_reads_the_same_alone_and_among_others(reader: Reader) -> None:
     assert reader.read(pages) == [reader.read([page])[0] for page in pages]
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_line_reads_the_same_alone_and_in_a_batch_of_64(precision: str) -> None:
+    reader = Reader.load(precision=precision)
+    rng = np.random.default_rng(1)
+    widths = rng.integers(20, 900, 64)
+    lines = [typed_page([LINES[i % 4][: 2 + w // 25]], int(w) + 120, 160)[60:120] for i, w in enumerate(widths)]
+    together = reader.read_single_lines(lines)
+    for i in range(0, 64, 9):
+        assert reader.read_single_lines([lines[i]])[0] == together[i]
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_turned_page_is_read_upright_and_its_boxes_lie_on_the_image_as_given(reader: Reader, turns: int) -> None:
     image = np.rot90(typed_page(LINES), turns)
