@@ -140,9 +140,27 @@ class Region:
     box: Box
     kind: str = "text"
 
+    def rows(self) -> list[list[Line]]:
+        """The lines, those that stand beside each other (the cells of a table's row) together."""
+        rows: list[list[Line]] = []
+        for line in self.lines:
+            if rows and _beside(rows[-1][-1], line):
+                rows[-1].append(line)
+            else:
+                rows.append([line])
+        return rows
+
     @property
     def text(self) -> str:
-        return "\n".join(line.text for line in self.lines)
+        """A row a line, its cells parted by tabs."""
+        return "\n".join("\t".join(line.text for line in row) for row in self.rows())
+
+
+def _beside(left: Line, right: Line) -> bool:
+    """Whether the second line goes on at the height of the first, to its right."""
+    shared = min(left.box.bottom, right.box.bottom) - max(left.box.top, right.box.top)
+    height = min(left.box.height, right.box.height)
+    return shared > 0.5 * height and right.box.left >= left.box.right - 0.25 * height
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +195,7 @@ class Page:
 
     @property
     def text(self) -> str:
-        """One text line a line, an empty line between regions; no line end at the end.
+        """One row of print a line, an empty line between regions; no line end at the end.
 
         >>> Page(10, 10).text
         ''

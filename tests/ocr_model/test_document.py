@@ -56,6 +56,16 @@ def test_regions_are_separated_by_an_empty_line() -> None:
     assert page.text == "one two\nthree\n\nfour"
 
 
+def test_cells_of_one_row_are_one_line_of_text() -> None:
+    def cell(text: str, left: int, top: int) -> Line:
+        box = Box(left, top, left + 30, top + 10)
+        outline = ((left, top), (left + 30, top), (left + 30, top + 10))
+        return Line((Word(text, box, 1.0),), box, ((left, top + 8), (left + 30, top + 8)), outline, 1.0)
+
+    lines = (cell("Bread", 0, 0), cell("2.40", 100, 2), cell("Butter", 0, 12), cell("3.15", 100, 13))
+    assert Region(lines, Box(0, 0, 130, 23)).text == "Bread\t2.40\nButter\t3.15"
+
+
 def test_page_confidence_weighs_words_by_their_characters() -> None:
     words = (Word("aaa", Box(0, 0, 1, 1), 1.0), Word("b", Box(0, 0, 1, 1), 0.0))
     line = Line(words, Box(0, 0, 1, 1), ((0, 1), (1, 1)), ((0, 0), (1, 0), (1, 1)), 0.5)
