@@ -1,0 +1,160 @@
+"""What the finder learns from: truth of real pages, maps, crops, the loss, and one small run."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageDraw, ImageFont
+
+from ocr_model.document import Box
+from ocr_model.finder import FinderConfig
+from ocr_model.layout import LayoutConfig, lines_from_maps
+from trainer.finder import FinderTrainingConfig, heights_loss, is_held_out, line_box, marked_loss, matched, train_finder
+from trainer.finder_samples import Augmentation, SampleConfig, crop, draw_augmentation, samples
+from trainer.loop import LoopConfig
+from trainer.page_truth import TruePage, load_pages, true_lines, truth_maps
+from trainer.synthesis.pages import TrueLine
+
+LINE = TrueLine(((20.0, 60.0), (200.0, 60.0)), 12.0, 20.0, 6.0)
+
+
+def printed(text: str = "number one and some more", y: int = 60) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """A page with one line, and the box of its ink."""
+    page = Image.new("L", (480, 120), 255)
+    ImageDraw.Draw(page).text((20, y), text, 0, ImageFont.load_default(32), anchor="ls")
+    image = np.array(page)
+    rows, columns = (image < 128).nonzero()
+    return image, (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+
+
+def test_baseline_and_x_height_come_from_the_ink():
+    image, box = printed()
+    (line,) = true_lines(image, [{"bbox": box, "text": "number one and some more"}])
+    assert [y for _, y in line.baseline] == pytest.approx([60, 60], abs=2)
+    assert 14 < line.x_height < 19 and line.ascender > line.x_height + 4
+
+
+def test_a_wrong_baseline_is_moved_to_the_ink():
+    image, box = printed()
+    record = {"bbox": box, "text": "number one and some more", "baseline": [[box[0], 66], [box[2], 66]]}
+    (line,) = true_lines(image, [record])
+    assert line.baseline[0][1] == pytest.approx(60, abs=2)
+
+
+def test_true_maps_give_the_lines_back():
+    lines = [LINE, TrueLine(((20.0, 84.0), (120.0, 86.0)), 12.0, 20.0, 6.0)]
+    maps = truth_maps(lines, 128, 256)
+    heights = 10 * np.exp(maps.heights.astype(np.float32))
+    arrays = {
+        "core": maps.core * 0.99,
+        "ends": maps.ends * 0.99,
+        "ascender": heights[..., 0],
+        "descender": heights[..., 1],
+    }
+    found = lines_from_maps(arrays, 1.0, LayoutConfig())
+    assert matched([f.box for f in found], [line_box(line) for line in lines], iou=0.75) == 2
+
+
+def test_a_line_too_small_to_see_is_not_counted():
+    maps = truth_maps([TrueLine(((20.0, 60.0), (200.0, 60.0)), 1.5, 3.0, 1.0)], 128, 256)
+    assert maps.core.sum() == 0 and maps.counted.min() == 0
+
+
+def test_a_crop_moves_the_lines_with_the_pixels():
+    image = np.full((300, 400), 255, np.uint8)
+    line = TrueLine(((50.0, 200.0), (350.0, 200.0)), 20.0, 30.0, 10.0)
+    image[180:200, 50:350] = 0
+    sample = crop(image, [line], Augmentation(scale=0.8, skew_deg=3.0, x=1.0, y=1.0), SampleConfig(crop_px=192))
+    dark = sample.image[::2, ::2, 0] < 128
+    shared = (dark & (sample.core > 0)).sum()
+    assert shared > 0.85 * max(dark.sum(), sample.core.sum())
+
+
+def test_a_turned_crop_counts_for_its_orientation_only():
+    image = np.zeros((128, 256), np.uint8)
+    sample = crop(image, [LINE], Augmentation(scale=1.0, quarter_turns=1), SampleConfig(crop_px=128))
+    assert sample.orientation == 1 and sample.counted.max() == 0
+
+
+def test_same_seed_same_augmentation():
+    drawn = [draw_augmentation(np.random.default_rng(5), 1.0, True, SampleConfig()) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+def test_loss_is_small_for_the_truth_and_ignores_what_does_not_count():
+    truth = tf.constant([[[1.0, 0.0], [0.0, 0.0]]])
+    counted = tf.constant([[[1.0, 1.0], [1.0, 0.0]]])
+    right = tf.constant([[[20.0, -20.0], [-20.0, 20.0]]])
+    wrong = -right
+    assert float(marked_loss(right, truth, counted)) < 0.01 < 1.0 < float(marked_loss(wrong, truth, counted))
+
+
+def test_heights_are_compared_relatively():
+    where = tf.ones((1, 1, 1))
+    truth = tf.zeros((1, 1, 1, 2))
+    double, half = tf.math.log(tf.fill((1, 1, 1, 2), 2.0)), tf.math.log(tf.fill((1, 1, 1, 2), 0.5))
+    assert float(heights_loss(double, truth, where)) == pytest.approx(float(heights_loss(half, truth, where)))
+
+
+def test_each_box_is_matched_once():
+    box, other = Box(0, 0, 10, 10), Box(0, 0, 10, 9)
+    assert matched([box, other], [box]) == 1
+    assert matched([box], [Box(20, 0, 30, 10)]) == 0
+
+
+def test_split_is_by_document_and_stable():
+    assert [is_held_out(f"doc{i}", 0.5) for i in range(6)] == [is_held_out(f"doc{i}", 0.5) for i in range(6)]
+    share = np.mean([is_held_out(f"doc{i}", 0.2) for i in range(2000)])
+    assert share == pytest.approx(0.2, abs=0.04)
+
+
+def write_data(folder: Path, pages: int) -> None:
+    image, box = printed()
+    (folder / "made" / "pages").mkdir(parents=True)
+    meta = {}
+    for i in range(pages):
+        name = f"made/pages/p{i}"
+        cv2.imwrite(str(folder / f"{name}.png"), image)
+        (folder / f"{name}.lines.json").write_text(json.dumps([{"bbox": box, "text": "number one and some more"}]))
+        meta[name] = {"doc": f"d{i}", "complete": True}
+    meta["made/pages/p0"]["complete"] = False
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def test_incomplete_pages_are_left_out(tmp_path: Path):
+    write_data(tmp_path, 3)
+    assert [page.name for page in load_pages(tmp_path, 1e6)] == ["made/pages/p1", "made/pages/p2"]
+
+
+@pytest.mark.slow
+def test_samples_do_not_depend_on_the_number_of_workers(tmp_path: Path):
+    image, _ = printed()
+    page = TruePage("p", "d", image, (LINE,))
+
+    def first(workers: int) -> list[np.ndarray]:
+        config = SampleConfig(crop_px=64, workers=workers, shuffle=4, real_share=1.0)
+        return [sample.image for sample in islice(samples([page], None, config), 6)]
+
+    np.testing.assert_array_equal(first(1), first(2))
+
+
+@pytest.mark.slow
+def test_a_small_run_leaves_a_checkpoint(tmp_path: Path):
+    write_data(tmp_path / "data", 8)
+    config = FinderTrainingConfig(
+        network=FinderConfig(filters=(4, 4, 4, 4), dilations=(1,)),
+        samples=SampleConfig(crop_px=64, shuffle=4, real_share=1.0),
+        loop=LoopConfig(steps=2, validate_every=2),
+        batch=2,
+        validation_share=0.4,
+        policy="float32",
+    )
+    train_finder(config, tmp_path / "data", None, tmp_path / "run")
+    assert (tmp_path / "run" / "best.weights.h5").exists()
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
