@@ -6,6 +6,7 @@ was given, origin top left, x to the right, y down. `right` and `bottom` are exc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,10 +158,18 @@ class Region:
 
 
 def _beside(left: Line, right: Line) -> bool:
-    """Whether the second line goes on at the height of the first, to its right."""
-    shared = min(left.box.bottom, right.box.bottom) - max(left.box.top, right.box.top)
-    height = min(left.box.height, right.box.height)
-    return shared > 0.5 * height and right.box.left >= left.box.right - 0.25 * height
+    """Whether the second line goes on at the height of the first, after its end, in its own direction of reading."""
+    (x0, y0), (x1, y1) = left.baseline[0], left.baseline[-1]
+    length = max(math.hypot(x1 - x0, y1 - y0), 1e-6)
+    along, across = (x1 - x0) / length, (y1 - y0) / length
+
+    def height(line: Line) -> float:
+        offsets = [y * along - x * across for x, y in line.polygon]
+        return max(offsets) - min(offsets)
+
+    gap_x, gap_y = right.baseline[0][0] - x1, right.baseline[0][1] - y1
+    smaller = min(height(left), height(right))
+    return gap_x * along + gap_y * across >= -0.25 * smaller and abs(gap_y * along - gap_x * across) < 0.4 * smaller
 
 
 @dataclass(frozen=True, slots=True)
