@@ -25,7 +25,7 @@ BATCH_PX = 8192  # width of all lines of a batch together
 MIN_LINE_CONFIDENCE = 0.4  # below it a line is taken for something that is not text
 UPRIGHT_PROBABILITY = 0.6  # of "upright", from which the page is taken as it is
 POSSIBLE_PROBABILITY = 0.05  # of an orientation, from which it is tried where the finder is in doubt
-DOUBTFUL_LEGIBILITY = 0.8  # mean confidence of a page, below which its orientation is tried anew
+DOUBTFUL_LEGIBILITY = 0.9  # mean confidence of a page, below which its orientation is tried anew
 SAMPLED_LINES = 8  # that are read to compare orientations
 INK_LEVEL = 70  # of 255, from which a column of a normalised line counts as inked
 
