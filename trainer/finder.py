@@ -36,7 +36,9 @@ class FinderTrainingConfig:
 
     network: FinderConfig = field(default_factory=FinderConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, learning_rate=2e-3, validate_every=500))
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=2600, warmup_steps=200, ema=0.995, validate_every=250)
+    )
     batch: int = 4
     validation_share: float = 0.1
     ends_weight: float = 0.7

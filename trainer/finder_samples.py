@@ -17,7 +17,10 @@ import numpy as np
 
 from trainer.page_truth import TruePage, truth_maps
 from trainer.synthesis.fonts import FontFace, find_fonts
-from trainer.synthesis.pages import Texts, TrueLine, draw_page, render
+from trainer.synthesis.page_plan import TrueLine
+from trainer.synthesis.page_render import render
+from trainer.synthesis.page_sheet import Texts
+from trainer.synthesis.pages import draw_page
 from trainer.synthesis.text import TextSource
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ocr_model.errors import BadInput
-from trainer.synthesis.pages import TrueLine
+from trainer.synthesis.page_plan import TrueLine
 
 ASCENDER_RANGE = (1.4, 2.1)  # in x-heights
 DESCENDER_RANGE = (0.4, 0.75)

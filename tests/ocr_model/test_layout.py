@@ -14,6 +14,7 @@ from ocr_model.layout import (
     padded,
     skew_of,
     with_letters,
+    with_room,
 )
 
 CONFIG = LayoutConfig()
@@ -126,6 +127,17 @@ def test_a_falling_line_keeps_its_slope():
 def test_box_holds_ascender_and_descender():
     found = line(10, 50, 100)
     assert (found.box.top, found.box.bottom) == (85, 105)
+
+
+def test_a_line_is_given_room_for_a_last_hyphen_but_not_into_its_neighbour():
+    alone = FoundLine(((100.0, 50.0), (300.0, 50.0)), 20.0, 6.0)
+    near = FoundLine(((310.0, 50.0), (400.0, 50.0)), 20.0, 6.0)
+    (longer,) = with_room([alone], CONFIG)
+    assert longer.baseline[0][0] == pytest.approx(100 - CONFIG.room_before * 20)
+    assert longer.baseline[-1][0] == pytest.approx(300 + CONFIG.room_after * 20)
+    left, right = with_room([alone, near], CONFIG)
+    assert 300 < left.baseline[-1][0] < right.baseline[0][0] < 310
+    assert with_room([], CONFIG) == []
 
 
 def test_two_columns_are_read_one_after_the_other():

@@ -19,7 +19,7 @@ from trainer.finder import FinderTrainingConfig, heights_loss, is_held_out, line
 from trainer.finder_samples import Augmentation, SampleConfig, crop, draw_augmentation, samples
 from trainer.loop import LoopConfig
 from trainer.page_truth import TruePage, load_pages, true_lines, truth_maps
-from trainer.synthesis.pages import TrueLine
+from trainer.synthesis.page_plan import TrueLine
 
 LINE = TrueLine(((20.0, 60.0), (200.0, 60.0)), 12.0, 20.0, 6.0)
 

@@ -7,7 +7,10 @@ import pytest
 
 from ocr_model.errors import BadInput
 from trainer.synthesis.fonts import find_fonts
-from trainer.synthesis.pages import KINDS, Damage, PagePlan, Print, Text, draw_page, is_for_running_text, render
+from trainer.synthesis.page_kinds import KINDS
+from trainer.synthesis.page_plan import Damage, PagePlan, Print, Text, is_for_running_text
+from trainer.synthesis.page_render import render
+from trainer.synthesis.pages import draw_page
 
 
 class Words:
