@@ -22,7 +22,8 @@ Grey = npt.NDArray[np.uint8]
 ToImage = Callable[[float, float], Point]
 
 BATCH_PX = 8192  # width of all lines of a batch together
-MIN_LINE_CONFIDENCE = 0.4  # below it a line is taken for something that is not text
+MIN_CONFIDENCE = 0.55  # of a line, below which it is taken for something that is not text
+MIN_CONFIDENCE_SHORT = 0.75  # of a line of one or two characters, which a speck or a stroke can look like
 UPRIGHT_PROBABILITY = 0.6  # of "upright", from which the page is taken as it is
 POSSIBLE_PROBABILITY = 0.05  # of an orientation, from which it is tried where the finder is in doubt
 DOUBTFUL_LEGIBILITY = 0.9  # mean confidence of a page, below which its orientation is tried anew
@@ -150,6 +151,16 @@ def assemble_line(
     if not letters:
         return None
     return Line(tuple(words), box, tuple(baseline), polygon, float(np.mean(letters)))
+
+
+def is_text(text: str, confidence: float) -> bool:
+    """Whether what was read is believed to be text at all.
+
+    >>> is_text("page", 0.6), is_text("1", 0.6), is_text("1", 0.9)
+    (True, False, True)
+    """
+    short = len(text.replace(" ", "")) <= 2
+    return confidence >= (MIN_CONFIDENCE_SHORT if short else MIN_CONFIDENCE)
 
 
 ReadLine = tuple[Strip, list[DecodedCharacter]]
@@ -291,7 +302,7 @@ class Reader:
     ) -> Line | None:
         baseline = [unturned(point, found.quarter_turns, width, height) for point in f.baseline]
         line = assemble_line(strip, baseline, characters, (width, height))
-        return line if line is not None and line.confidence >= MIN_LINE_CONFIDENCE else None
+        return line if line is not None and is_text(line.text, line.confidence) else None
 
 
 def _around(lines: Sequence[Line]) -> Box:
