@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -144,16 +143,21 @@ def run_on_one_core(commands: Sequence[Sequence[str]]) -> Cost:
     """
     core = min(os.sched_getaffinity(0))
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s, peak_kb = 0.0, 0
     for command in commands:
-        done = subprocess.run(
-            ["taskset", "-c", str(core), *command], env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode not in (0, 3):
-            raise PagemillError(f"{command[0]} ended with exit code {done.returncode}: {done.stderr.strip()[-300:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(cpu_s, after.ru_maxrss / 1024)
+        with tempfile.TemporaryFile() as words:
+            process = subprocess.Popen(
+                ["taskset", "-c", str(core), *command], env=environment, stdout=subprocess.DEVNULL, stderr=words
+            )
+            _, status, used = os.wait4(process.pid, 0)  # what this process and its children used, and no other
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode not in (0, 3):
+                words.seek(0)
+                last = words.read().decode(errors="replace").strip()[-300:]
+                raise PagemillError(f"{command[0]} ended with exit code {process.returncode}: {last}")
+        cpu_s += used.ru_utime + used.ru_stime
+        peak_kb = max(peak_kb, used.ru_maxrss)
+    return Cost(cpu_s, peak_kb / 1024)
 
 
 def measure(

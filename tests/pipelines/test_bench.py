@@ -62,3 +62,10 @@ def test_a_system_is_scored_by_source_and_its_cost_measured(data: Path) -> None:
 def test_a_command_that_fails_is_an_error_with_its_last_words() -> None:
     with pytest.raises(PagemillError, match=r"exit code 5: .*no such thing"):
         run_on_one_core([[sys.executable, "-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(5)"]])
+
+
+def test_the_memory_of_one_command_is_not_counted_for_the_next() -> None:
+    large = run_on_one_core([[sys.executable, "-c", "x = bytearray(200_000_000)"]])
+    small = run_on_one_core([[sys.executable, "-c", "pass"]])
+    assert large.peak_rss_mb > 190
+    assert small.peak_rss_mb < 100
