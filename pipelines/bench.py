@@ -138,6 +138,8 @@ def tesseract_command(mode: str, language: str) -> Callable[[Path, Path], list[l
 def run_on_one_core(commands: Sequence[Sequence[str]]) -> Cost:
     """Runs commands one after the other on one core with one thread.
 
+    The peak memory is that of the largest process, and never less than this process has had itself, which stays small.
+
     Raises:
         PagemillError: one of them failed; exit code 3 (dead letters) of `transcribe` is no failure.
     """
