@@ -22,7 +22,6 @@ from keras import layers, ops
 from ocr_model.layers import WeightStandardisedConv2D
 
 MAP_STRIDE_PX = 2
-PAGE_MULTIPLE_PX = 32
 REFERENCE_HEIGHT_PX = 10.0
 QUARTER_TURNS = 4
 

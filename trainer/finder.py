@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from ocr_model.document import Box
 from ocr_model.finder import FinderConfig, build_finder, maps_function
 from ocr_model.layout import LineFinder
 from trainer.finder_samples import SampleConfig, batches, samples
+from trainer.line_data import is_validation
 from trainer.loop import Batch, LoopConfig, RunFolder, train
 from trainer.page_truth import TruePage, load_pages
 
@@ -46,12 +46,6 @@ class FinderTrainingConfig:
     orientation_weight: float = 0.1
     policy: str = "mixed_bfloat16"
     initial_weights: Path | None = None
-
-
-def is_held_out(document: str, share: float) -> bool:
-    """Whether a document is for validation: a stable digest of its id decides."""
-    digest = hashlib.sha256(document.encode()).digest()
-    return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
 def finder_loss(config: FinderTrainingConfig) -> Callable[[Any, Batch], tf.Tensor]:
@@ -155,8 +149,8 @@ def train_finder(config: FinderTrainingConfig, data: Path, texts: Path | None, o
     keras.utils.set_random_seed(config.loop.seed)
     keras.config.set_dtype_policy(config.policy)
     pages = load_pages(data, PREPARED_AREA_PX)
-    held_out = [page for page in pages if is_held_out(page.document, config.validation_share)]
-    learnt = [page for page in pages if not is_held_out(page.document, config.validation_share)]
+    held_out = [page for page in pages if is_validation(page.document, config.validation_share)]
+    learnt = [page for page in pages if not is_validation(page.document, config.validation_share)]
     model = build_finder(config.network)
     if config.initial_weights:
         model.load_weights(config.initial_weights)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ocr_model.document import Box
 from ocr_model.finder import FinderConfig
 from ocr_model.layout import LayoutConfig, lines_from_maps
-from trainer.finder import FinderTrainingConfig, heights_loss, is_held_out, line_box, marked_loss, matched, train_finder
+from trainer.finder import FinderTrainingConfig, heights_loss, line_box, marked_loss, matched, train_finder
 from trainer.finder_samples import Augmentation, SampleConfig, crop, draw_augmentation, samples
 from trainer.loop import LoopConfig
 from trainer.page_truth import TruePage, load_pages, true_lines, truth_maps
@@ -106,12 +106,6 @@ def test_each_box_is_matched_once():
     box, other = Box(0, 0, 10, 10), Box(0, 0, 10, 9)
     assert matched([box, other], [box]) == 1
     assert matched([box], [Box(20, 0, 30, 10)]) == 0
-
-
-def test_split_is_by_document_and_stable():
-    assert [is_held_out(f"doc{i}", 0.5) for i in range(6)] == [is_held_out(f"doc{i}", 0.5) for i in range(6)]
-    share = np.mean([is_held_out(f"doc{i}", 0.2) for i in range(2000)])
-    assert share == pytest.approx(0.2, abs=0.04)
 
 
 def write_data(folder: Path, pages: int) -> None:
