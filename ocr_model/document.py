@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Point = tuple[float, float]
@@ -211,12 +211,41 @@ class Page:
         """
         return "\n\n".join(region.text for region in self.regions if region.lines)
 
+    def resized(self, width: int, height: int) -> Page:
+        """The page as it lies on the same picture at another size, in pixels.
+
+        >>> Page(10, 20).resized(20, 40).height
+        40
+        """
+        if (width, height) == (self.width, self.height):
+            return self
+        x, y = width / self.width, height / self.height
+        regions = tuple(
+            replace(region, box=_resized_box(region.box, x, y), lines=tuple(_resized_line(n, x, y) for n in region.lines))
+            for region in self.regions
+        )
+        return replace(self, width=width, height=height, regions=regions)
+
     @property
     def confidence(self) -> float:
         """Mean confidence over the characters, 0 to 1; 1 for an empty page."""
         weights = [(len(word.text), word.confidence) for line in self.lines() for word in line.words]
         total = sum(n for n, _ in weights)
         return sum(n * c for n, c in weights) / total if total else 1.0
+
+
+def _resized_box(box: Box, x: float, y: float) -> Box:
+    return Box.around([(box.left * x, box.top * y), (box.right * x, box.bottom * y)])
+
+
+def _resized_line(line: Line, x: float, y: float) -> Line:
+    return replace(
+        line,
+        words=tuple(replace(word, box=_resized_box(word.box, x, y)) for word in line.words),
+        box=_resized_box(line.box, x, y),
+        baseline=tuple((px * x, py * y) for px, py in line.baseline),
+        polygon=tuple((px * x, py * y) for px, py in line.polygon),
+    )
 
 
 def _points(points: Sequence[Point]) -> list[list[float]]:

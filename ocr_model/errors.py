@@ -39,6 +39,12 @@ class BadInput(PagemillError):
     exit_code = 2
 
 
+class TooManyFailures(PagemillError):
+    """More pages failed than the user allowed; what is done stays done."""
+
+    exit_code = 4
+
+
 class NothingToDo(PagemillError):
     """The inputs hold no page."""
 
@@ -62,7 +68,10 @@ class UnreadablePage(PagemillError):
 
     Attributes:
         reason: a short stable class of the failure, for counting: `empty-file`, `not-an-image`, `truncated`,
-            `too-many-pixels`, `too-many-bytes`, `too-many-pages`, `encrypted`, `zero-size`, `damaged`, `unsupported`.
+            `too-many-pixels`, `too-many-bytes`, `too-many-pages`, `encrypted`, `zero-size`, `damaged`, `unsupported`,
+            `out-of-memory`; and of a decoder in a process of its own `timeout` and `decoder-died`.
+            Of ground truth `bad-xml`, `bad-json`, `bad-encoding`, `foreign-schema` (another format), `no-resolution`
+            (it measures in millimetres or inches), `entity-declaration`.
     """
 
     exit_code = 3

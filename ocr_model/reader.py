@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -188,6 +189,7 @@ class Reader:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.finder = LineFinder(bundle.find_lines)
+        self.seconds = {"find": 0.0, "read": 0.0}  # wall time since it was loaded: finding lines; the rest of `read`
 
     @classmethod
     def load(cls, bundle: str | Path | None = None, precision: str = "auto") -> Reader:
@@ -222,7 +224,15 @@ class Reader:
         Args:
             images: each [height, width] uint8, 0 black, 255 white, at least one pixel.
         """
+        began = time.perf_counter()
         found = [self._found(image) for image in images]
+        self.seconds["find"] += time.perf_counter() - began
+        began = time.perf_counter()
+        pages = self._read(images, found)
+        self.seconds["read"] += time.perf_counter() - began
+        return pages
+
+    def _read(self, images: Sequence[Grey], found: list[FoundPage]) -> list[Page]:
         read = self._read_lines(images, found)
         for i, image in enumerate(images):
             if read[i] and legibility(read[i]) < DOUBTFUL_LEGIBILITY:

@@ -222,7 +222,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
 
 
-def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+def bench(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill bench`."""
     items = stratified(find_items(arguments.data, arguments.mode, arguments.source), arguments.sample, arguments.seed)
     systems = {"pagemill": pagemill_command(arguments.mode)}

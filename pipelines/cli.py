@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import logging
 import os
 import re
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import NoReturn
 
 from ocr_model import errors
-from ocr_model.errors import BadArgument, BadInput, PagemillError
+from ocr_model.errors import BadArgument, PagemillError
 from pipelines.bench import BENCH_EXAMPLES, add_bench_arguments, bench
-from pipelines.train import (
-    EXPORT_EXAMPLES,
-    TRAIN_EXAMPLES,
-    add_export_arguments,
-    add_train_arguments,
-    export,
-    train,
-)
+from pipelines.commands import books, estimate, evaluate, train, transcribe
+from pipelines.config import words_of_config
+from pipelines.supervise import SUPERVISED_RUN, WORKER_LOST
 
 INTERRUPTED = 130
-DEAD_LETTERS_LEFT = 3
 UNEXPECTED = 15
-
-_STARTED_S = time.monotonic()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,130 +33,14 @@ class _Parser(argparse.ArgumentParser):
         raise BadArgument(message, f"see {self.prog} --help")
 
 
-# ---- transcribe
-
-TRANSCRIBE_EXAMPLES = """examples:
-  pagemill transcribe scans/ --output out
-  pagemill transcribe book.pdf 'letters/19*/*.tif' --output out --format txt --format hocr
-  pagemill transcribe lines/ --output out --single-line
-  pagemill transcribe gs://archive/1901/ --output gs://archive-text/1901 --runner=DataflowRunner --region=…
-
-The text of scans/a/b/scan.jpg goes to out/txt/a/b/scan.txt. Pages that cannot be read are listed in
-out/dead_letters.jsonl, and the exit code is then 3. All other flags go to Beam."""
-
-
-def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `pagemill transcribe`."""
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder or glob, here or in a bucket")
-    parser.add_argument("--output", required=True, metavar="DIR", help="results go to DIR/FORMAT/…")
-    parser.add_argument(
-        "--format",
-        action="append",
-        choices=("txt", "jsonl", "hocr", "overlay"),
-        help="may be given several times; default txt. overlay: a picture of the page with its lines and text",
-    )
-    parser.add_argument("--model", metavar="BUNDLE", help="folder of an exported bundle (default: the one shipped)")
-    parser.add_argument("--single-line", action="store_true", help="every image is one line of text")
-    parser.add_argument("--dpi", type=int, metavar="N", help="resolution of drawn PDF pages (default 300)")
-
-
-def transcribe(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Runs `pagemill transcribe`; `rest` are Beam's flags."""
-    from ocr_model.images import Limits
-    from pipelines.transcribe import TranscribeOptions, run
-
-    try:
-        limits = Limits() if arguments.dpi is None else Limits(pdf_dpi=arguments.dpi)
-    except ValueError as error:
-        raise BadArgument(f"--dpi {arguments.dpi}: {error}") from error
-    options = TranscribeOptions(
-        inputs=tuple(arguments.inputs),
-        output=arguments.output,
-        formats=tuple(dict.fromkeys(arguments.format or ["txt"])),
-        bundle=arguments.model,
-        single_line=arguments.single_line,
-        limits=limits,
-    )
-    summary = run(options, rest, _STARTED_S)
-    print(summary.text())
-    return DEAD_LETTERS_LEFT if summary.failures else 0
-
-
-# ---- evaluate
-
-EVALUATE_EXAMPLES = """examples:
-  pagemill evaluate --truth scans/ --predicted out/txt
-  pagemill evaluate --truth scans/ --predicted out/txt --group-by top --ignore-case 'receipts*' --json report.json
-
-The truth of scans/a/b/scan.jpg is scans/a/b/scan.gt.txt (or scan.txt), its prediction out/txt/a/b/scan.txt."""
-
-
-def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `pagemill evaluate`."""
-    parser.add_argument("--truth", required=True, type=Path, metavar="DIR", help="folder of NAME.gt.txt or NAME.txt")
-    parser.add_argument("--predicted", required=True, type=Path, metavar="DIR", help="folder of NAME.txt")
-    parser.add_argument(
-        "--group-by",
-        choices=("folder", "top", "none"),
-        default="folder",
-        help="the page's folder (default), the first folder of its path, or none",
-    )
-    parser.add_argument("--groups", type=Path, metavar="FILE", help='JSON {"name or pattern": "group"}, goes first')
-    parser.add_argument(
-        "--ignore-case",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="pages or groups whose truth has no reliable case; may be given several times",
-    )
-    parser.add_argument("--fold-long-s", action="store_true", help="count the long s as s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report, page by page")
-
-
-def evaluate(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Runs `pagemill evaluate`."""
-    from pipelines.evaluate import EvaluateOptions, report_to_json, table
-    from pipelines.evaluate import evaluate as compare
-
-    options = EvaluateOptions(
-        truth=arguments.truth,
-        predicted=arguments.predicted,
-        group_by=arguments.group_by,
-        groups=_read_groups(arguments.groups) if arguments.groups else None,
-        ignore_case=tuple(arguments.ignore_case),
-        fold_long_s=arguments.fold_long_s,
-    )
-    report = compare(options)
-    if arguments.json:
-        try:
-            arguments.json.write_text(report_to_json(report), encoding="utf-8")
-        except OSError as error:
-            raise BadInput(f"cannot write {arguments.json}: {error.strerror}", "choose another --json") from error
-    print(table(report))
-    return 0
-
-
-def _read_groups(path: Path) -> dict[str, str]:
-    try:
-        groups = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path}: {error}", "give a JSON file") from error
-    if not isinstance(groups, dict) or not all(isinstance(group, str) for group in groups.values()):
-        raise BadInput(f"{path} is not an object of strings", 'write {"name or pattern": "group"}')
-    return groups
-
-
-# ---- verbs
-
-
 @dataclass(frozen=True)
 class Verb:
-    """A verb of the command line. `run` gets the parsed arguments and, if it takes them, Beam's flags."""
+    """A verb of the command line. `run` gets the parsed arguments, Beam's flags if it takes any, and all words."""
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, Sequence[str]], int]
+    run: Callable[[argparse.Namespace, Sequence[str], Sequence[str]], int]
     examples: str = ""
     takes_beam_flags: bool = False
 
@@ -176,15 +49,51 @@ VERBS = (
     Verb(
         "transcribe",
         "read scans: files of images in, text out",
-        add_transcribe_arguments,
-        transcribe,
-        TRANSCRIBE_EXAMPLES,
+        transcribe.add_arguments,
+        transcribe.run,
+        transcribe.EXAMPLES,
         takes_beam_flags=True,
     ),
-    Verb("evaluate", "compare text with the truth", add_evaluate_arguments, evaluate, EVALUATE_EXAMPLES),
+    Verb(
+        "status",
+        "tell how far a run is and what it cost",
+        books.add_status_arguments,
+        books.status,
+        books.STATUS_EXAMPLES,
+    ),
+    Verb(
+        "retry",
+        "take up the pages that could not be read",
+        books.add_retry_arguments,
+        books.retry,
+        books.RETRY_EXAMPLES,
+    ),
+    Verb(
+        "verify",
+        "check every output file against the ledger",
+        books.add_verify_arguments,
+        books.verify,
+        books.VERIFY_EXAMPLES,
+    ),
+    Verb(
+        "estimate",
+        "measure a sample, tell what the whole will cost",
+        estimate.add_arguments,
+        estimate.run,
+        estimate.EXAMPLES,
+    ),
+    Verb("evaluate", "compare text with the truth", evaluate.add_arguments, evaluate.run, evaluate.EXAMPLES),
     Verb("bench", "measure accuracy and cost on scans with truth", add_bench_arguments, bench, BENCH_EXAMPLES),
-    Verb("train", "train the recogniser or the line finder", add_train_arguments, train, TRAIN_EXAMPLES),
-    Verb("export", "make a model bundle of trained networks", add_export_arguments, export, EXPORT_EXAMPLES),
+    Verb(
+        "train", "train the recogniser or the line finder", train.add_train_arguments, train.train, train.TRAIN_EXAMPLES
+    ),
+    Verb(
+        "export",
+        "make a model bundle of trained networks",
+        train.add_export_arguments,
+        train.export,
+        train.EXPORT_EXAMPLES,
+    ),
 )
 
 
@@ -233,7 +142,7 @@ def parse(verb: Verb, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str
         raise BadArgument(
             f"unknown flag {unknown[0]}", f"did you mean {near[0]}?" if near else f"see {parser.prog} --help"
         )
-    return parser.parse_intermixed_args(list(argv)), beam_flags
+    return parser.parse_intermixed_args([*words_of_config(argv, parser), *argv]), beam_flags
 
 
 def split_beam_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -281,6 +190,8 @@ def main(argv: list[str] | None = None) -> int:
             return _complain(raised)
         if _WORKER_INTERRUPTED.search(str(error)):
             return _interrupted()
+        if os.environ.get(SUPERVISED_RUN) and _WORKER_LOST.search(str(error)):
+            return WORKER_LOST
         traceback.print_exc()
         print("pagemill: this is a bug, please report it with the lines above", file=sys.stderr)
         return UNEXPECTED
@@ -304,7 +215,7 @@ def _run(argv: list[str]) -> int:
         arguments, beam_flags = parse(verb, argv[1:])
     except SystemExit:  # --help has been printed
         return 0
-    return verb.run(arguments, beam_flags)
+    return verb.run(arguments, beam_flags, argv)
 
 
 def _interrupted() -> int:
@@ -322,6 +233,7 @@ _WHERE_IN_THE_GRAPH = re.compile(r" \[while running '[^']*'\]")
 
 
 _WORKER_INTERRUPTED = re.compile(r"^(RuntimeError: )?KeyboardInterrupt\b", re.MULTILINE)
+_WORKER_LOST = re.compile(r"Worker subprocess exited|SDK \w* ?exited|disconnected|UNAVAILABLE|CANCELLED")
 _WORKER_ERROR = re.compile(r"ocr_model\.errors\.(\w+): (.+)")
 
 

@@ -1,12 +1,22 @@
-"""Files that appear complete or not at all: written under a temporary name, then renamed."""
+"""Files of results, here or in a bucket, that are either whole or not there.
+
+A local file is written under a temporary name and renamed. An object in a bucket appears when it is complete, and a
+rename there would be a copy: it is written under its own name.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import hashlib
+import io
 import os
+import shutil
 import uuid
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -14,7 +24,8 @@ from apache_beam.io.filesystems import FileSystems
 from ocr_model.errors import BadInput
 from pipelines.corpus import is_remote
 
-PARTIAL = ".partial"
+PARTIAL = "ledger/partial"
+LOCK = "ledger/lock"
 
 # What a file's name can be to blame for. Any other failure to write concerns the whole run.
 _NAME_ERRORS = frozenset(
@@ -25,6 +36,11 @@ _NAME_ERRORS = frozenset(
 def is_name_error(error: OSError) -> bool:
     """Whether another name could have been written: a folder stands in its place, or it is too long."""
     return error.errno in _NAME_ERRORS
+
+
+def cannot_write(folder: str, error: OSError) -> BadInput:
+    """The error that ends a run whose output folder cannot be written any more: a full disk, no permission."""
+    return BadInput(f"cannot write to {folder}: {error.strerror or error}", "make room or choose another --output")
 
 
 def prepare_output(folder: str) -> None:
@@ -45,27 +61,105 @@ def prepare_output(folder: str) -> None:
         raise BadInput(f"cannot write to {folder}: {error.strerror}", "choose another --output") from error
 
 
-def remove_partial(folder: str) -> None:
-    """Removes the folder of temporary names if nothing is left in it."""
+def remove_folder(folder: str, below: str) -> None:
+    """Removes a folder of temporary files; buckets have none."""
     if not is_remote(folder):
-        with contextlib.suppress(OSError):  # another run is still writing there
-            os.rmdir(os.path.join(folder, PARTIAL))
+        shutil.rmtree(join(folder, below), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Keeps other runs of this machine from the folder. The lock ends with the process, however that ends.
+
+    Raises:
+        BadInput: another run holds it.
+    """
+    if is_remote(folder):
+        yield
+        return
+    path = join(folder, LOCK)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadInput(f"another run is writing to {folder}", "wait for it, or choose another --output") from error
+        yield
+
+
+def join(folder: str, relative: str) -> str:
+    return f"{folder.rstrip('/')}/{relative}" if folder.rstrip("/") else f"/{relative}"
+
+
+# ---- reading what was written
+
+
+def open_to_read(folder: str, relative: str) -> BinaryIO:
+    """A file below the folder, seekable.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+    """
+    path = join(folder, relative)
+    if not is_remote(path):
+        return open(path, "rb")
+    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+def read_text(folder: str, relative: str) -> str:
+    """A small file in UTF-8.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    with open_to_read(folder, relative) as stream:
+        return stream.read().decode("utf-8")
+
+
+def list_files(folder: str, below: str) -> set[str]:
+    """The files directly in `folder/below`, relative to `folder`; none where there is no such folder."""
+    path = join(folder, below)
+    if not is_remote(folder):
+        try:
+            with os.scandir(path) as entries:
+                return {f"{below}/{entry.name}" for entry in entries if entry.is_file()}
+        except FileNotFoundError:
+            return set()
+    found = FileSystems.match([f"{path}/*"])[0].metadata_list
+    return {f"{below}/{file.path[len(path) + 1 :]}" for file in found}
+
+
+def remove(folder: str, relative: str) -> None:
+    """Removes a file if it is there."""
+    path = join(folder, relative)
+    if is_remote(path):
+        if FileSystems.exists(path):
+            FileSystems.delete([path])
+        return
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.remove(path)
+
+
+# ---- writing one file
 
 
 class AtomicFile:
-    """A file below an output folder that gets its name with `commit`; `discard` leaves nothing behind.
+    """A file below an output folder that is there after `commit`; `discard` leaves nothing behind.
 
     Raises:
         OSError: it cannot be made, written or renamed.
     """
 
     def __init__(self, folder: str, relative: str) -> None:
-        self._final = _join(folder, relative)
-        self._partial = _join(folder, f"{PARTIAL}/{uuid.uuid4().hex}")
+        self._final = join(folder, relative)
+        self._remote = is_remote(folder)
         self._stream: BinaryIO
-        if is_remote(folder):
-            self._stream = FileSystems.create(self._partial, compression_type=CompressionTypes.UNCOMPRESSED)
+        if self._remote:
+            self._partial = self._final
+            self._stream = FileSystems.create(self._final, compression_type=CompressionTypes.UNCOMPRESSED)
         else:
+            self._partial = join(folder, f"{PARTIAL}/{uuid.uuid4().hex}")
             os.makedirs(os.path.dirname(self._final), exist_ok=True)
             os.makedirs(os.path.dirname(self._partial), exist_ok=True)
             self._stream = open(self._partial, "wb")  # noqa: SIM115 - closed by commit or discard
@@ -75,19 +169,22 @@ class AtomicFile:
         self._stream.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
     def commit(self) -> None:
-        self._stream.close()
-        if is_remote(self._final):
-            FileSystems.rename([self._partial], [self._final])
+        if self._remote:
+            self._stream.close()
             return
         try:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
             os.replace(self._partial, self._final)
         except OSError:
-            os.remove(self._partial)
+            self.discard()
             raise
 
     def discard(self) -> None:
-        self._stream.close()
-        if is_remote(self._partial):
+        with contextlib.suppress(OSError):  # what could not be flushed to a full disk is not wanted any more
+            self._stream.close()
+        if self._remote:
             FileSystems.delete([self._partial])
         else:
             os.remove(self._partial)
@@ -108,5 +205,128 @@ def write_atomically(folder: str, relative: str, content: str | bytes) -> None:
     file.commit()
 
 
-def _join(folder: str, relative: str) -> str:
-    return f"{folder.rstrip('/')}/{relative}" if folder.rstrip("/") else f"/{relative}"
+# ---- writing the files of a unit
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class OutputFile:
+    """A file that was written; `path` is relative to the output folder, `sha256` in hexadecimal."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class _Digesting(io.RawIOBase):
+    """A stream that counts and digests what goes through it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: Any) -> int:
+        self._stream.write(data)
+        self._digest.update(data)
+        size = memoryview(data).nbytes
+        self._size += size
+        return size
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def result(self, path: str) -> OutputFile:
+        return OutputFile(path, self._size, self._digest.hexdigest())
+
+
+class StagedFile:
+    """One file of a `Staging`, to be written to `stream`."""
+
+    def __init__(self, relative: str, raw: BinaryIO) -> None:
+        self.relative = relative
+        self._raw = raw
+        self._digesting = _Digesting(raw)
+        self.stream = cast(BinaryIO, self._digesting)
+
+    def close(self) -> OutputFile:
+        self._raw.close()
+        return self._digesting.result(self.relative)
+
+
+class Staging:
+    """The files of one attempt at a unit. Here they lie in a folder of the attempt until `publish` renames them.
+
+    Args:
+        output: the output folder.
+        below: folder of the attempt, relative to it.
+    """
+
+    def __init__(self, output: str, below: str) -> None:
+        self.output, self.below = output, below
+        self._remote = is_remote(output)
+        self._made: set[str] = set()
+
+    def open(self, relative: str) -> StagedFile:
+        """A new file that will be `output/relative`.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        if self._remote:
+            raw = FileSystems.create(join(self.output, relative), compression_type=CompressionTypes.UNCOMPRESSED)
+            return StagedFile(relative, raw)
+        path = join(self.output, f"{self.below}/{relative}")
+        folder = os.path.dirname(path)
+        if folder not in self._made:
+            os.makedirs(folder, exist_ok=True)
+            self._made.add(folder)
+        return StagedFile(relative, open(path, "wb"))
+
+    def drop(self, file: StagedFile) -> None:
+        """Forgets a file of which nothing is wanted."""
+        file.close()
+        remove(self.output, file.relative if self._remote else f"{self.below}/{file.relative}")
+
+    def publish(self, files: list[OutputFile]) -> None:
+        """Gives the files their names.
+
+        Raises:
+            OSError: one of them cannot be renamed.
+        """
+        if self._remote:
+            return  # they have them already
+        made: set[str] = set()
+        for file in files:
+            final = join(self.output, file.path)
+            folder = os.path.dirname(final)
+            if folder not in made:
+                os.makedirs(folder, exist_ok=True)
+                made.add(folder)
+            os.replace(join(self.output, f"{self.below}/{file.path}"), final)
+
+    def discard(self) -> None:
+        """Removes what is left of the attempt."""
+        remove_folder(self.output, self.below)
+
+
+def sha256_of(output: str, relative: str) -> OutputFile:
+    """Size and digest of a file as it is now.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    with open_to_read(output, relative) as stream:
+        for block in _blocks(stream.read):
+            digest.update(block)
+            size += len(block)
+    return OutputFile(relative, size, digest.hexdigest())
+
+
+def _blocks(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while block := read(2**20):
+        yield block

@@ -1,64 +1,79 @@
-"""The main job: files of scans in, text out.
+"""The main job: scans in, text out, none lost, at any size.
 
-    list the scans -> spread their paths over the workers -> read, decode, transcribe and write a few files at a time
+    list and plan the corpus -> spread the units over the workers -> read a unit -> publish it
 
-Only paths and dead letters travel between workers, never a pixel. What one worker does with its files is
-`transcribe_files`, a generator without Beam; the rest of this module is the graph around it and its books.
+Only descriptions of units travel between workers, never a pixel, and the list of files is no part of the graph: that
+has the same size for ten files and for ten million. What a worker does with a unit is `pipelines.units`, without Beam;
+this module is the graph around it, and the run around the graph.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib import metadata
+from typing import Any, Literal, cast
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
-from apache_beam.utils.shared import Shared
-from numpy.typing import NDArray
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from ocr_model.document import Page
-from ocr_model.errors import BadArgument, BadInput, PagemillError, UnreadablePage
-from ocr_model.images import Document, Limits, PageImage, open_document
-from pipelines.corpus import SourceFile, find_sources, is_remote, read_bytes
-from pipelines.formats import (
-    FORMATS,
-    OVERLAY,
-    TEXT_FORMATS,
-    PageRecord,
-    overlay_name,
-    page_as_picture,
+from ocr_model.bundle import bundle_digest, read_config
+from ocr_model.errors import BadArgument, BadInput, NothingToDo
+from ocr_model.images import Limits
+from pipelines import ledger
+from pipelines.corpus import SourceFile, find_sources, is_remote
+from pipelines.decoder import Decoder
+from pipelines.formats import FORMATS
+from pipelines.ledger import Entry
+from pipelines.outputs import cannot_write, locked, prepare_output, write_atomically
+from pipelines.plan import (
+    Item,
+    UnitReference,
+    claim_output,
+    documents,
+    plan_units,
+    read_corpus,
+    read_references,
+    read_unit,
+    unplanned,
+    with_copies,
+    write_plan,
 )
-from pipelines.outputs import (
-    PARTIAL,
-    AtomicFile,
-    is_name_error,
-    prepare_output,
-    remove_partial,
-    write_atomically,
+from pipelines.progress import Progress, Tally
+from pipelines.read_pages import DeadPage, Outcome, PageReader, ReadOptions
+from pipelines.report import RUNS, Report, last_run, reconcile, write_lists
+from pipelines.units import (
+    Readers,
+    Retry,
+    Routing,
+    RunOptions,
+    StagedUnit,
+    Worker,
+    bundle_path,
+    check_stop,
+    commit_unit,
+    cpu_seconds,
+    forget_run,
+    now,
+    stage_unit,
 )
-from pipelines.progress import Progress, Summary, Tally, cpu_seconds
+from pipelines.write_pages import LAYOUTS, Layout, WriteOptions
 
-DEAD_LETTERS = "dead_letters.jsonl"
-RUN_RECORD = "run.json"
+OnChange = Literal["fail", "resume", "restart"]
+ON_CHANGE: tuple[OnChange, ...] = ("fail", "resume", "restart")
 _NAMESPACE = "pagemill"
-_FAILED = "failed:"
-
-
-class PageReader(Protocol):
-    """What a worker needs of `ocr_model.reader.Reader`."""
-
-    def read(self, images: Sequence[NDArray[np.uint8]]) -> list[Page]: ...
-
-    def read_single_lines(self, images: Sequence[NDArray[np.uint8]]) -> list[Page]: ...
 
 
 def load_reader(bundle: str | None) -> PageReader:
@@ -91,345 +106,403 @@ def _native_chatter_muted() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class FailureLimit:
+    """How many pages may fail: a share of the corpus, or a number.
+
+    >>> FailureLimit.parse("1%").of(5000), FailureLimit.parse("20").of(5000)
+    (50.0, 20.0)
+    """
+
+    value: float
+    is_share: bool
+
+    @classmethod
+    def parse(cls, text: str) -> FailureLimit:
+        """
+        Raises:
+            BadArgument: neither `N` nor `X%`.
+        """
+        try:
+            value = float(text.removesuffix("%"))
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < float("inf") or (text.endswith("%") and value > 100):
+            raise BadArgument(f"--max-failures {text} is no limit", "write a number of pages, or a share such as 1%")
+        return cls(value, text.endswith("%"))
+
+    def of(self, files: int) -> float:
+        return self.value / 100 * files if self.is_share else self.value
+
+
+@dataclass(frozen=True)
 class TranscribeOptions:
     """Everything that a run depends on.
 
     Attributes:
-        inputs: files, folders and globs.
+        inputs: files, folders, globs, archives and manifests.
         output: folder; results go to `output/FORMAT/…`.
-        bundle: the model, None for the one in the package.
-        single_line: every page is one line of text.
-        files_at_once: files that a worker takes together.
-        pages_at_once, pixels_at_once: what is handed to the reader in one call, so that lines of several pages share
-            its batches; a bigger page goes alone.
-        reader: makes the reader from `bundle`, once per process.
+        whole_folders: the files of a folder are one document.
+        per_page: a file a page in every format.
+        first_page, last_page: of each file that are read.
+        limit: so many files are taken, the first ones of the listing.
+        copies: files with the same bytes are read once.
+        on_change: what to do where units were done with another model or configuration.
+        max_failures: pages that may fail before the run is stopped.
+        max_attempts: at a unit that kills its worker.
+        share_model: one copy of the model for all processes of a worker machine, for GPUs.
+        run: name of the run, given by what starts it again when a worker dies.
+        watch: whether a page that hangs in the reader may kill its process.
+        load: makes the reader of a bundle, once per process.
     """
 
     inputs: tuple[str, ...]
     output: str
     formats: tuple[str, ...] = ("txt",)
-    bundle: str | None = None
+    whole_folders: bool = False
+    per_page: bool = False
+    layout: Layout = "files"
+    routing: Routing = field(default_factory=Routing)
     single_line: bool = False
     limits: Limits = field(default_factory=Limits)
-    files_at_once: int = 16
-    pages_at_once: int = 16
-    pixels_at_once: int = 160_000_000
-    reader: Callable[[str | None], PageReader] = load_reader
+    timeout_s: float = 60.0
+    memory_bytes: int = 2 * 2**30
+    first_page: int = 1
+    last_page: int | None = None
+    limit: int | None = None
+    copies: bool = True
+    doubtful_below: float = 0.85
+    on_change: OnChange = "fail"
+    max_failures: FailureLimit | None = None
+    max_attempts: int = 3
+    share_model: bool = False
+    run: str = ""
+    watch: bool = False
+    load: Callable[[str | None], PageReader] = load_reader
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown or not self.formats:
             raise BadArgument(f"unknown format: {', '.join(unknown) or 'none'}", f"known are {', '.join(FORMATS)}")
+        if self.layout not in LAYOUTS or self.on_change not in ON_CHANGE:
+            raise BadArgument(f"layout {self.layout} or on_change {self.on_change} is unknown")
+        if self.first_page < 1 or (self.last_page is not None and self.last_page < self.first_page):
+            raise BadArgument(f"no pages from {self.first_page} to {self.last_page}", "write --page-range 1-10")
+        if self.timeout_s <= 0 or self.max_attempts < 1 or (self.limit is not None and self.limit < 1):
+            raise BadArgument("time limit, attempts and number of files must be positive")
+
+    def configuration(self) -> dict[str, Any]:
+        """All that the outputs depend on beside the model, plain JSON values."""
+        return {
+            "formats": sorted(self.formats),
+            "whole_folders": self.whole_folders,
+            "per_page": self.per_page,
+            "layout": self.layout,
+            "single_line": self.single_line,
+            "limits": asdict(self.limits),
+            "pages": [self.first_page, self.last_page],
+            "routes": [list(rule[:2]) for rule in self.routing.rules],
+            "second_below": self.routing.second_below if self.routing.second else None,
+        }
+
+
+def digest_of(value: Any) -> str:
+    """Short digest of plain JSON values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_version() -> str:
+    try:
+        return metadata.version("pagemill")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
+
+
+# ---- planning
 
 
 @dataclass(frozen=True)
-class DeadLetter:
-    """A page, or with `page` None a whole file, that gave no text.
+class Planned:
+    """A run that is ready to begin.
 
     Attributes:
-        page: from 1.
-        stage: `open`, `decode`, `read` or `write`.
-        error: class of the error.
-        reason: short and stable, for counting.
+        files, units: of the whole plan.
+        open_files, open_units: that have no valid entry yet.
+        vanished: files of the plan that the inputs no longer hold.
     """
 
-    path: str
-    page: int | None
-    stage: str
-    error: str
-    reason: str
-    message: str
-
-    @classmethod
-    def of(cls, path: str, page: int | None, stage: str, error: Exception, reason: str = "") -> DeadLetter:
-        reason = error.reason if isinstance(error, UnreadablePage) else reason
-        return cls(path, page, stage, type(error).__name__, reason, str(error)[:1000])
+    options: RunOptions
+    files: int
+    units: int
+    open_files: int
+    open_units: int
+    vanished: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class FileDone:
-    """A file is finished: of its `pages`, `read` are written; the others were reported as dead letters."""
-
-    path: str
-    pages: int
-    read: int
-    lines: int
-
-
-@dataclass
-class _OpenFile:
-    """A file whose pages are on their way, and the outputs that it has so far."""
-
-    source: SourceFile
-    options: TranscribeOptions
-    page_count: int
-    texts: dict[str, AtomicFile] = field(default_factory=dict)
-    skipped: list[int] = field(default_factory=list)  # pages whose place is still to be kept in the outputs
-    failed: set[int] = field(default_factory=set)
-    written: int = 0
-    lines: int = 0
-    broken: OSError | None = None
-
-    def add(self, number: int, image: PageImage, page: Page) -> None:
-        """Writes a page that was read to all formats."""
-        if self.broken is not None:
-            return
-        try:
-            self._open_texts()
-            record = PageRecord(self.source.path, number, page, image.dpi, image.reduced_by)
-            for name, file in self.texts.items():
-                file.write("".join(map(TEXT_FORMATS[name].missing, self.skipped)) + TEXT_FORMATS[name].page(record))
-            if OVERLAY in self.options.formats:
-                relative = f"{OVERLAY}/{overlay_name(self.source.stem, number, self.page_count)}"
-                write_atomically(self.options.output, relative, page_as_picture(image.pixels, page))
-        except OSError as error:
-            self._blame_name(error)
-            return
-        self.skipped.clear()
-        self.written += 1
-        self.lines += sum(1 for _ in page.lines())
-
-    def skip(self, number: int) -> None:
-        """Keeps the place of a page that could not be read."""
-        self.skipped.append(number)
-        self.failed.add(number)
-
-    def close(self) -> None:
-        """Gives the files their names. A file of which no page could be read leaves none."""
-        while self.texts and self.broken is None:
-            name, file = self.texts.popitem()
-            try:
-                file.write("".join(map(TEXT_FORMATS[name].missing, self.skipped)) + TEXT_FORMATS[name].foot)
-                file.commit()
-            except OSError as error:
-                self._blame_name(error)
-
-    def discard(self) -> None:
-        while self.texts:
-            self.texts.popitem()[1].discard()
-
-    def _open_texts(self) -> None:
-        for name in self.options.formats:
-            if name in TEXT_FORMATS and name not in self.texts:
-                kind = TEXT_FORMATS[name]
-                file = AtomicFile(self.options.output, f"{name}/{self.source.stem}{kind.extension}")
-                self.texts[name] = file
-                file.write(kind.head(self.source.path))
-
-    def _blame_name(self, error: OSError) -> None:
-        """Takes note of an output that this file's name makes impossible; a full disk is not this file's fault."""
-        if not is_name_error(error):
-            raise BadInput(f"cannot write to {self.options.output}: {error.strerror or error}") from error
-        self.broken = error
-        self.discard()
-
-
-@dataclass(frozen=True)
-class _Item:
-    """A page on its way to the reader, or what is known of one that will not get there."""
-
-    file: _OpenFile
-    number: int
-    image: PageImage | None
-    failure: DeadLetter | None = None
-
-
-Event = DeadLetter | FileDone
-
-
-def transcribe_files(
-    sources: Iterable[SourceFile],
-    reader: PageReader,
-    options: TranscribeOptions,
-    on_page: Callable[[], None] = lambda: None,
-) -> Iterator[Event]:
-    """Reads the files and writes their outputs; tells what could not be read, and of each file when it is done.
-
-    Pages of several files are read together, few enough at a time that memory stays bounded; the outputs of a file
-    appear when its last page is done. `on_page` is called for every page that was dealt with.
+def take_sources(options: TranscribeOptions) -> list[SourceFile]:
+    """The files to read, as documents.
 
     Raises:
-        BadInput: the output folder cannot be written any more.
+        BadInput, NothingToDo: see `find_sources`.
     """
-    read = reader.read_single_lines if options.single_line else reader.read
-    open_files: list[_OpenFile] = []
-    try:
-        for batch in _batches(_items(sources, options), options):
-            for item, outcome in zip(batch, _read_batch(batch, read), strict=True):
-                if item.file not in open_files:
-                    open_files.append(item.file)
-                if isinstance(outcome, DeadLetter):
-                    item.file.skip(item.number)
-                    yield outcome
-                elif item.image is not None:
-                    item.file.add(item.number, item.image, outcome)
-                on_page()
-                if item.number == item.file.page_count:
-                    open_files.remove(item.file)
-                    yield from _finish(item.file)
-    finally:
-        for file in open_files:
-            file.discard()
+    sources = documents(find_sources(options.inputs, options.output), options.whole_folders)
+    return sources[: options.limit]
 
 
-def _finish(file: _OpenFile) -> Iterator[Event]:
-    file.close()
-    path, count = file.source.path, file.page_count
-    if file.broken is None:
-        yield FileDone(path, count, file.written, file.lines)
+def prepare(options: TranscribeOptions) -> Planned:
+    """Lists the corpus, plans what is new in it, and checks that the folder, the model and the past fit together.
+
+    Raises:
+        BadInput: an input or the output folder cannot be used, or it was written by another corpus, model or
+            configuration.
+        BadModel: a bundle is missing.
+        NothingToDo: there is no image.
+    """
+    sources = take_sources(options)
+    digests = bundle_digests(options.routing.bundles(sources))
+    run = run_options(options, digests)
+    claim_output(options.output, options.inputs)
+    new, vanished = unplanned(options.output, sources)
+    references = list(read_references(options.output))
+    if new:
+        write_plan(options.output, plan_units(items_of(options, new), first=len(references) + 1))
+        references = list(read_references(options.output))
+    entries, _ = ledger.read_entries(options.output)
+    check_change(options, run, entries.values())
+    done = {name for name, entry in entries.items() if is_done(entry, options.on_change, run)}
+    files = sum(reference.files for reference in references)
+    left = [reference for reference in references if reference.name not in done]
+    run = replace(run, max_dead=options.max_failures.of(files) if options.max_failures else None)
+    return Planned(run, files, len(references), sum(r.files for r in left), len(left), tuple(vanished))
+
+
+def items_of(options: TranscribeOptions, sources: Sequence[SourceFile]) -> list[Item]:
+    """Items of the sources; copies are looked for if the options say so."""
+    return with_copies(sources, options.limits.max_bytes) if options.copies else [Item(source) for source in sources]
+
+
+def bundle_digests(bundles: Iterable[str | None]) -> dict[str | None, str]:
+    """Digest of each bundle.
+
+    Raises:
+        BadModel: one is missing, or no bundle.
+    """
+    digests = {}
+    for bundle in bundles:
+        read_config(bundle_path(bundle))
+        digests[bundle] = bundle_digest(bundle_path(bundle))
+    return digests
+
+
+def run_options(options: TranscribeOptions, digests: Mapping[str | None, str]) -> RunOptions:
+    """What the workers need to know."""
+    routing = options.routing
+    model = digests[None] if set(digests) == {None} else ""
+    if not model:
+        roles = [(rule[0], rule[1], digests[rule[2]]) for rule in routing.rules]
+        model = digests[routing.bundle] if len(digests) == 1 else digest_of([sorted(digests.values()), roles])
+    configuration = digest_of(options.configuration())
+    return RunOptions(
+        output=options.output,
+        run=options.run or uuid.uuid4().hex[:12],
+        read=ReadOptions(
+            single_line=options.single_line,
+            limits=options.limits,
+            timeout_s=options.timeout_s,
+            memory_bytes=options.memory_bytes,
+            first_page=options.first_page,
+            last_page=options.last_page,
+            keep_jpeg=any(FORMATS[name].shows_scan for name in options.formats),
+        ),
+        write=WriteOptions(
+            formats=options.formats,
+            per_page=options.per_page,
+            layout=options.layout,
+            run={"configuration": configuration},
+            doubtful_below=options.doubtful_below,
+        ),
+        routing=routing,
+        load=options.load,
+        digests=digests,
+        model=model[:16],
+        configuration=configuration,
+        code_version=code_version(),
+        max_attempts=options.max_attempts,
+        watch=options.watch,
+    )
+
+
+def is_done(entry: Entry, on_change: OnChange, run: RunOptions) -> bool:
+    """Whether a unit need not be done again."""
+    return on_change == "resume" or (entry.model, entry.configuration) == (run.model, run.configuration)
+
+
+def has_letters(entry: Entry, retry: Retry) -> bool:
+    """Whether a unit has dead letters that a retry takes up."""
+    return any(not retry.reasons or reason in retry.reasons for reason in entry.failures)
+
+
+def check_change(options: TranscribeOptions, run: RunOptions, entries: Iterable[Entry]) -> None:
+    """
+    Raises:
+        BadInput: units were done with another model or configuration, and the user has not said what to do then.
+    """
+    if options.on_change != "fail":
         return
-    for page in sorted(set(range(1, count + 1)) - file.failed):
-        yield DeadLetter.of(path, page, "write", file.broken, "bad-name")
-    yield FileDone(path, count, read=0, lines=0)
+    for entry in entries:
+        for what in ("model", "configuration"):
+            before, today = getattr(entry, what), getattr(run, what)
+            if before != today:
+                raise BadInput(
+                    f"{options.output} was begun with {what} {before}, this run has {today}",
+                    "--on-change resume keeps what is done, --on-change restart does it again",
+                )
 
 
-def _items(sources: Iterable[SourceFile], options: TranscribeOptions) -> Iterator[_Item]:
-    """The pages of all files in order, decoded one by one."""
-    for source in sources:
-        document, failure = _open(source, options.limits)
-        file = _OpenFile(source, options, document.page_count if document else 1)
-        if document is None:
-            yield _Item(file, 1, None, failure)
-            continue
-        for number in range(1, document.page_count + 1):
-            try:
-                yield _Item(file, number, document.decode(number - 1))
-            except UnreadablePage as error:
-                yield _Item(file, number, None, DeadLetter.of(source.path, number, "decode", error))
+# ---- the graph
 
 
-def _open(source: SourceFile, limits: Limits) -> tuple[Document | None, DeadLetter | None]:
+class UnitHandler(ModelHandler[UnitReference, PredictionResult, Readers]):
+    """Reads units for Beam's `RunInference`; the model is the process's `Readers`.
+
+    Batches are not Beam's: the lines of a unit are gathered by width in the reader, with a fixed size for each width,
+    so that a line's result does not depend on what stands beside it.
+    """
+
+    def __init__(self, options: RunOptions, share_model: bool, tally_folder: str | None) -> None:
+        super().__init__()
+        self._options, self._share_model, self._tally_folder = options, share_model, tally_folder
+
+    def load_model(self) -> Readers:
+        readers = Readers(self._options.load, self._options.digests)
+        readers.get(self._options.routing.bundle)
+        return readers
+
+    def run_inference(
+        self, batch: Sequence[UnitReference], model: Readers, inference_args: dict[str, Any] | None = None
+    ) -> Iterator[PredictionResult]:
+        for reference in batch:
+            check_stop(self._options.output)
+            with borrowed_worker(self._options, model, self._tally_folder) as worker:
+                staged = stage_unit(read_unit(self._options.output, reference), worker)
+            _count_unit(staged)
+            yield PredictionResult(reference, staged, self._options.model)
+
+    def should_skip_batching(self) -> bool:
+        return True  # a unit is a batch
+
+    def get_num_bytes(self, batch: Sequence[UnitReference]) -> int:
+        return sum(reference.bytes for reference in batch)
+
+    def get_metrics_namespace(self) -> str:
+        return _NAMESPACE
+
+    def share_model_across_processes(self) -> bool:
+        return self._share_model
+
+
+_idle: list[Worker] = []  # a process keeps its decoder, one for each thread that is at work, from unit to unit
+_idle_lock = threading.Lock()
+
+
+@contextmanager
+def borrowed_worker(options: RunOptions, readers: Readers, tally_folder: str | None) -> Iterator[Worker]:
+    """A worker of this run that no other thread uses meanwhile."""
+    with _idle_lock:
+        fitting = [worker for worker in _idle if worker.options.run == options.run and worker.readers is readers]
+        for worker in _idle if not fitting else ():
+            worker.decoder.close()  # of a run that is over
+        _idle[:] = fitting[1:]
+    if fitting:
+        worker = fitting[0]
+    else:
+        tally = Tally(tally_folder) if tally_folder else None
+        decoder = Decoder(options.read.limits, options.read.timeout_s, options.read.memory_bytes)
+        worker = Worker(options, readers, decoder, lambda outcome: _count_outcome(outcome, tally))
     try:
-        return open_document(read_bytes(source.path, limits.max_bytes), limits), None
-    except UnreadablePage as error:
-        return None, DeadLetter.of(source.path, None, "open", error)
-    except OSError as error:  # deleted since it was listed, no permission
-        return None, DeadLetter.of(source.path, None, "open", error, "unreadable-file")
+        yield worker
+    finally:
+        with _idle_lock:
+            _idle.append(worker)
 
 
-def _batches(items: Iterable[_Item], options: TranscribeOptions) -> Iterator[list[_Item]]:
-    """Items in order, in lists that keep to `pages_at_once` and `pixels_at_once`."""
-    batch: list[_Item] = []
-    pixels = 0
-    for item in items:
-        size = item.image.pixels.size if item.image else 0
-        if batch and (len(batch) >= options.pages_at_once or pixels + size > options.pixels_at_once):
-            yield batch
-            batch, pixels = [], 0
-        batch.append(item)
-        pixels += size
-    if batch:
-        yield batch
+def _count_outcome(outcome: Outcome, tally: Tally | None) -> None:
+    if isinstance(outcome, DeadPage):
+        Metrics.counter(_NAMESPACE, f"failed:{outcome.letter.reason}").inc()
+    if tally:
+        tally.add("pages")
+        if isinstance(outcome, DeadPage):
+            tally.add("dead")
+        if outcome.of.number == outcome.of.pages:
+            tally.add("files")
 
 
-def _read_batch(
-    batch: Sequence[_Item], read: Callable[[Sequence[NDArray[np.uint8]]], list[Page]]
-) -> Iterator[Page | DeadLetter]:
-    """A page or a dead letter for each item. If reading all at once fails, each page is read alone."""
-    images = [item.image.pixels for item in batch if item.image]
-    try:
-        pages: list[Page | DeadLetter] = list(_checked(read, images)) if images else []
-    except Exception:  # one page must not take the others along, whatever it did to the reader
-        pages = [_read_alone(item, read) for item in batch if item.image]
-    rest = iter(pages)
-    for item in batch:
-        yield item.failure or next(rest)
+def _count_unit(staged: StagedUnit) -> None:
+    for name, value in asdict(staged.written.counts).items():
+        Metrics.counter(_NAMESPACE, name).inc(value)
+    for stage, counts in staged.milliseconds.items():
+        distribution = Metrics.distribution(_NAMESPACE, f"{stage}_ms")
+        for bucket, n in counts.items():
+            for _ in range(n):
+                distribution.update(round(1.1 ** (int(bucket) + 0.5)))
 
 
-def _read_alone(item: _Item, read: Callable[[Sequence[NDArray[np.uint8]]], list[Page]]) -> Page | DeadLetter:
-    assert item.image is not None
-    try:
-        return _checked(read, [item.image.pixels])[0]
-    except Exception as error:  # becomes a dead letter with its class and message
-        return DeadLetter.of(item.file.source.path, item.number, "read", error, "reader-failed")
+class ListOpenUnits(beam.DoFn):
+    """The units of the plan that have no valid entry yet."""
+
+    def __init__(self, options: RunOptions, on_change: OnChange) -> None:
+        self._options, self._on_change = options, on_change
+
+    def process(self, output: str) -> Iterator[UnitReference]:
+        entries, _ = ledger.read_entries(output)
+        for reference in read_references(output):
+            if self._is_open(entries.get(reference.name)):
+                yield reference
+
+    def _is_open(self, entry: Entry | None) -> bool:
+        retry = self._options.retry
+        if retry is not None:
+            return entry is not None and entry.run != self._options.run and has_letters(entry, retry)
+        return entry is None or not is_done(entry, self._on_change, self._options)
 
 
-def _checked(
-    read: Callable[[Sequence[NDArray[np.uint8]]], list[Page]], images: Sequence[NDArray[np.uint8]]
-) -> list[Page]:
-    pages = read(images)
-    if [(page.height, page.width) for page in pages] != [image.shape for image in images]:
-        raise ValueError(f"the reader gave {len(pages)} pages of other sizes for {len(images)} images")
-    return pages
+class PublishUnits(beam.DoFn):
+    """Gives the outputs of a unit their names and writes its ledger entry. Yields the entry."""
 
-
-class _TranscribeFiles(beam.DoFn):
-    """`transcribe_files` on a worker: one reader per process, counters. Yields the dead letters as dictionaries."""
-
-    def __init__(self, options: TranscribeOptions, readers: Shared, tally_folder: str | None) -> None:
+    def __init__(self, options: RunOptions) -> None:
         self._options = options
-        self._readers = readers
-        self._tally_folder = tally_folder
 
-    def setup(self) -> None:
-        self._reader = shared_reader(self._readers, self._options)
-        self._tally = Tally(self._tally_folder) if self._tally_folder else None
-
-    def process(self, sources: list[SourceFile]) -> Iterator[dict[str, Any]]:
-        for event in transcribe_files(sources, self._reader, self._options, self._count_page):
-            if isinstance(event, DeadLetter):
-                _count(_FAILED + event.reason)
-                yield asdict(event)
-            else:
-                _count("files")
-                _count("pages", event.pages)
-                _count("read", event.read)
-                _count("lines", event.lines)
-                if self._tally:
-                    self._tally.add("files")
-
-    def _count_page(self) -> None:
-        if self._tally:
-            self._tally.add("pages")
-
-
-def shared_reader(readers: Shared, options: TranscribeOptions) -> PageReader:
-    """The reader of this process, loaded at the first call."""
-    reader: PageReader = readers.acquire(lambda: options.reader(options.bundle))
-    return reader
-
-
-def _count(name: str, n: int = 1) -> None:
-    Metrics.counter(_NAMESPACE, name).inc(n)
+    def process(self, result: PredictionResult) -> Iterator[Entry]:
+        yield commit_unit(cast(StagedUnit, result.inference), self._options)
 
 
 def build(
     pipeline: beam.Pipeline,
-    sources: Sequence[SourceFile],
-    options: TranscribeOptions,
-    readers: Shared | None = None,
+    options: RunOptions,
+    on_change: OnChange = "fail",
+    share_model: bool = False,
     tally_folder: str | None = None,
-) -> None:
-    """The graph: transcribes the sources and writes their dead letters.
+) -> beam.PCollection[Entry]:
+    """The graph: does the open units of a plan. Its size does not depend on the corpus.
 
     Args:
-        readers: where the reader may be loaded already.
         tally_folder: where the workers count what `Progress` tells; they must be on this machine.
     """
-    size = options.files_at_once
-    dead_letters = (
+    return (
         pipeline
-        | "List the scans" >> beam.Create(sources, reshuffle=False)
+        | "Name the output folder" >> beam.Create([options.output], reshuffle=False)
+        | "List open units" >> beam.ParDo(ListOpenUnits(options, on_change))
         | "Spread over workers" >> beam.Reshuffle()
-        | "Take a few files" >> beam.BatchElements(min_batch_size=size, max_batch_size=size)
-        | "Transcribe" >> beam.ParDo(_TranscribeFiles(options, readers or Shared(), tally_folder))
-    )
-    (
-        dead_letters
-        | "Gather dead letters" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
-        | "Write dead letters" >> beam.Map(write_dead_letters, options.output)
+        | "Take one by one" >> beam.Map(lambda reference: [reference])
+        | "Read units" >> RunInference(UnitHandler(options, share_model, tally_folder))
+        | "Publish units" >> beam.ParDo(PublishUnits(options))
     )
 
 
-def write_dead_letters(letters: Sequence[dict[str, Any]], output: str) -> None:
-    """One line of JSON each, sorted, in place of an earlier run's; an empty file says that there are none."""
-    ordered = sorted(letters, key=lambda letter: (letter["path"], letter["page"] or 0))
-    lines = (json.dumps(letter, ensure_ascii=False) + "\n" for letter in ordered)
-    write_atomically(output, DEAD_LETTERS, "".join(lines))
+# ---- the run
 
 
-def run(options: TranscribeOptions, beam_flags: Sequence[str] = (), started_s: float | None = None) -> Summary:
-    """Transcribes all inputs.
+def run(options: TranscribeOptions, beam_flags: Sequence[str] = (), started_s: float | None = None) -> Report:
+    """Transcribes what is open of the inputs.
 
     Args:
         beam_flags: for Beam's `PipelineOptions`; the runner is the local one unless they name another.
@@ -437,94 +510,157 @@ def run(options: TranscribeOptions, beam_flags: Sequence[str] = (), started_s: f
 
     Raises:
         BadInput, NothingToDo, BadModel: nothing was done.
+        TooManyFailures: stopped; what is done stays done.
         PagemillError: pages are missing in the books.
     """
     started_s = time.monotonic() if started_s is None else started_s
     prepare_output(options.output)
-    sources = find_sources(options.inputs, options.output)
-    pipeline_options = _with_local_runner(PipelineOptions(list(beam_flags)))
-    runs_here = pipeline_options.view_as(StandardOptions).runner == _LOCAL_RUNNER
+    with locked(options.output):
+        forget_run(options.output)
+        planned = prepare(options)
+        ledger.forget_other_runs(options.output, planned.options.run)
+        record: dict[str, Any] = {"run": planned.options.run, "started": now(), "options": _plain(options)}
+        record |= {"model": planned.options.model, "configuration": planned.options.configuration}
+        record |= {"code_version": planned.options.code_version}
+        _write_record(options.output, record)
+        ready_s, ready_cpu_s = time.monotonic(), cpu_seconds()
+        if planned.open_units:
+            _run_pipeline(options, planned, PipelineOptions(list(beam_flags)))
+        report = reconcile(options.output)
+        write_lists(options.output, report)
+        record |= {
+            "ended": now(),
+            "vanished": list(planned.vanished),
+            "start_s": round(ready_s - started_s, 3),
+            "wall_s": round(time.monotonic() - ready_s, 3),
+            "cpu_s": round(cpu_seconds() - ready_cpu_s, 3),
+            "counts": asdict(report.counts),
+        }
+        _write_record(options.output, record)
+    report.check()
+    return replace(report, run=record)
+
+
+def _plain(options: TranscribeOptions) -> dict[str, Any]:
+    return {name: value for name, value in asdict(replace(options, load=load_reader)).items() if name != "load"}
+
+
+def _write_record(output: str, record: Mapping[str, Any]) -> None:
+    try:
+        write_atomically(output, f"{RUNS}/{record['run']}.json", json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise cannot_write(output, error) from error
+
+
+def _run_pipeline(options: TranscribeOptions, planned: Planned, pipeline_options: PipelineOptions) -> None:
+    pipeline_options = with_local_runner(pipeline_options)
+    runs_here = pipeline_options.view_as(StandardOptions).runner == LOCAL_RUNNER
     if not runs_here:
         logging.getLogger("apache_beam").setLevel(logging.INFO)  # the job's name and state are all there is to see
-    readers = Shared()
-    # Held until the run is over: a bad model shows before the graph is made, and workers in this process share it.
-    reader = shared_reader(readers, options) if runs_here and _is_one_process(pipeline_options) else None
-    tally_folder = _tally_folder(options.output) if runs_here else None
-    ready_s, ready_cpu_s = time.monotonic(), cpu_seconds()
+    tally_folder = Tally.make_folder() if runs_here and not is_remote(options.output) else None
     try:
-        with Progress(tally_folder, len(sources), sys.stderr) if tally_folder else nullcontext():
+        with _progress(tally_folder, planned) if tally_folder else nullcontext():
             pipeline = beam.Pipeline(options=pipeline_options)
-            build(pipeline, sources, options, readers, tally_folder)
-            result = pipeline.run()
-            result.wait_until_finish()
+            build(pipeline, planned.options, options.on_change, options.share_model, tally_folder)
+            pipeline.run().wait_until_finish()
     finally:
         if tally_folder:
-            _remove_tally(tally_folder)
-            remove_partial(options.output)
-    del reader
-    counts = {
-        counter.key.metric.name: int(counter.committed or 0)
-        for counter in result.metrics().query()["counters"]
-        if counter.key.metric.namespace == _NAMESPACE
-    }
-    summary = Summary(
-        output=options.output,
-        formats=options.formats,
-        files=len(sources),
-        pages=counts.get("pages", 0),
-        read=counts.get("read", 0),
-        lines=counts.get("lines", 0),
-        failures={name[len(_FAILED) :]: n for name, n in counts.items() if name.startswith(_FAILED)},
-        start_s=ready_s - started_s,
-        wall_s=time.monotonic() - ready_s,
-        cpu_s=cpu_seconds() - ready_cpu_s,
-    )
-    check_books(summary, counts.get("files", 0))
-    write_atomically(options.output, RUN_RECORD, run_record(options, summary))
-    remove_partial(options.output)
-    return summary
+            Tally.remove_folder(tally_folder)
 
 
-def run_record(options: TranscribeOptions, summary: Summary) -> str:
-    """What produced the outputs beside it, as JSON."""
-    settings = {name: value for name, value in asdict(options).items() if name != "reader"}
-    return json.dumps({"options": settings, "summary": asdict(summary)}, ensure_ascii=False, indent=1) + "\n"
+def _progress(tally_folder: str, planned: Planned) -> Progress:
+    run = planned.options
+    stop = partial(write_atomically, run.output, ledger.STOP, "too many dead letters\n")
+    return Progress(tally_folder, planned.open_files, sys.stderr, run.max_dead, stop)
 
 
-def check_books(summary: Summary, files_done: int) -> None:
-    """
-    Raises:
-        PagemillError: a file was not finished, or a page is neither read nor a dead letter.
-    """
-    if files_done != summary.files or summary.pages != summary.read + summary.failed:
-        raise PagemillError(
-            f"the books do not balance: {files_done} of {summary.files} files, {summary.pages} pages, "
-            f"{summary.read} read, {summary.failed} dead letters",
-            "this is a bug, please report it",
-        )
+LOCAL_RUNNER = "FnApiRunner"
 
 
-_LOCAL_RUNNER = "FnApiRunner"
-
-
-def _with_local_runner(options: PipelineOptions) -> PipelineOptions:
+def with_local_runner(options: PipelineOptions) -> PipelineOptions:
     """Beam's DirectRunner picks its engine by what it can download; ours is always the one that comes with Beam."""
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
-        standard.runner = _LOCAL_RUNNER
+        standard.runner = LOCAL_RUNNER
     return options
 
 
-def _is_one_process(options: PipelineOptions) -> bool:
-    return options.view_as(DirectOptions).direct_running_mode in (None, "in_memory", "multi_threading")
+def retry(options: TranscribeOptions, reasons: Sequence[str] = ()) -> Report:
+    """Takes up the dead letters of an output folder, in its own formats, and completes the outputs.
+
+    Args:
+        options: how pages are read now; inputs, formats and layout are those of the run that wrote the folder.
+
+    Raises:
+        BadInput: this is no output folder.
+        NothingToDo: there is no such dead letter.
+    """
+    options = as_begun(options)
+    with locked(options.output):
+        forget_run(options.output)
+        run = replace(run_options(options, bundle_digests(options.routing.bundles())), retry=Retry(tuple(reasons)))
+        before = reconcile(options.output)
+        units = [r for r in before.references if r.name in before.entries]
+        units = [r for r in units if has_letters(before.entries[r.name], cast(Retry, run.retry))]
+        if not units:
+            raise NothingToDo(f"{options.output} has no such dead letter", "see `pagemill status`")
+        files = sum(reference.files for reference in units)
+        _run_pipeline(
+            options, Planned(run, before.files, len(before.references), files, len(units), ()), PipelineOptions([])
+        )
+        report = reconcile(options.output)
+        write_lists(options.output, report)
+    return report
 
 
-def _tally_folder(output: str) -> str | None:
-    return None if is_remote(output) else os.path.join(output, PARTIAL, f"tally-{os.getpid()}")
+def as_begun(options: TranscribeOptions) -> TranscribeOptions:
+    """The options with inputs, formats and layout of the last run of the output folder.
+
+    Raises:
+        BadInput: there was none.
+    """
+    read_corpus(options.output)
+    begun = last_run(options.output).get("options")
+    if begun is None:
+        raise BadInput(f"{options.output} has no record of a run", "run `pagemill transcribe` first")
+    return replace(
+        options,
+        inputs=tuple(begun["inputs"]),
+        formats=tuple(begun["formats"]),
+        layout=begun["layout"],
+        per_page=begun["per_page"],
+        whole_folders=begun["whole_folders"],
+        first_page=begun["first_page"],
+        last_page=begun["last_page"],
+    )
 
 
-def _remove_tally(folder: str) -> None:
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        os.remove(os.path.join(folder, name))
-    if os.path.isdir(folder):
-        os.rmdir(folder)
+def dry_run(options: TranscribeOptions) -> str:
+    """What a run would do, in a few lines; nothing is written.
+
+    Raises:
+        BadInput, BadModel, NothingToDo: as `prepare`.
+    """
+    sources = take_sources(options)
+    run = run_options(options, bundle_digests(options.routing.bundles(sources)))
+    try:
+        report: Report | None = reconcile(options.output)
+    except BadInput:  # nothing was done there yet
+        report = None
+    new = sources
+    if report is not None:
+        claim_output(options.output, options.inputs)
+        check_change(options, run, report.entries.values())
+        new = unplanned(options.output, sources)[0]
+    items = items_of(options, new)
+    units = list(plan_units(items))
+    sizes = [source.size for source in new if source.size is not None]
+    lines = [
+        f"{len(sources)} files, {len(new)} of them new ({sum(sizes) / 1e9:.3f} GB where sizes are known)",
+        f"{len(new) - len(items)} new files are copies of others",
+        f"{len(units)} new units of up to {max((unit.files for unit in units), default=0)} files",
+    ]
+    if report is not None:
+        lines.append(f"{len(report.entries)} units are done, {report.open_units} planned ones are open")
+    lines.append(f"model {run.model}, configuration {run.configuration}, formats {', '.join(options.formats)}")
+    return "\n".join(lines)

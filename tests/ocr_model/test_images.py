@@ -1,4 +1,6 @@
 import io
+import math
+import struct
 import time
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ocr_model.errors import UnreadablePage
-from ocr_model.images import Limits, open_document
+from ocr_model.images import Limits, open_document, reduction
 from tests import scans
 
 
@@ -74,6 +76,35 @@ def white_is_zero(data: bytes) -> bytes:
     return bytes(changed)
 
 
+def tiled_tiff(image: Image.Image, tile: int = 16) -> bytes:
+    """A grey TIFF in square tiles, which Pillow reads and does not write."""
+    across, down = -(-image.width // tile), -(-image.height // tile)
+    padded = np.zeros((down * tile, across * tile), np.uint8)
+    padded[: image.height, : image.width] = np.asarray(image)
+    tiles = padded.reshape(down, tile, across, tile).swapaxes(1, 2).tobytes()
+    count, size = across * down, tile * tile
+    first = 8 + 2 + 12 * 9 + 4
+    entries = [(256, 1, image.width), (257, 1, image.height), (258, 1, 8), (259, 1, 1), (262, 1, 1), (322, 1, tile)]
+    entries += [(323, 1, tile), (324, count, first), (325, count, first + 4 * count)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, number, value) for tag, number, value in entries)
+    offsets = struct.pack(f"<{count}I", *(first + 8 * count + n * size for n in range(count)))
+    sizes = struct.pack(f"<{count}I", *([size] * count))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + directory + bytes(4) + offsets + sizes + tiles
+
+
+def with_first_scan_of_one_component(jpeg: bytes) -> bytes:
+    """A colour JPEG whose header says that its components come one after another."""
+    at = jpeg.index(b"\xff\xda\0\x0c\x03")
+    return jpeg[:at] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + jpeg[at + 14 :]
+
+
+def see_through() -> Image.Image:
+    """Ink on the left, clear paper of any colour on the right."""
+    image = Image.new("RGBA", (40, 20), (200, 30, 90, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 20, 20))
+    return image
+
+
 PAGE = scans.picture()
 
 GOOD = {
@@ -82,6 +113,8 @@ GOOD = {
     "progressive JPEG": scans.encoded(PAGE, "JPEG", quality=95, progressive=True),
     "CMYK JPEG": scans.encoded(PAGE.convert("RGB").convert("CMYK"), "JPEG", quality=95),
     "grey PNG": scans.encoded(PAGE, "PNG"),
+    "colour PNG": scans.encoded(PAGE.convert("RGB"), "PNG"),
+    "colour PNG with clear paper": scans.encoded(see_through(), "PNG"),
     "bilevel PNG": scans.encoded(PAGE.convert("1"), "PNG"),
     "palette PNG": scans.encoded(PAGE.convert("P"), "PNG"),
     "PNG with clear paper": scans.encoded(clear_paper(), "PNG"),
@@ -97,15 +130,45 @@ GOOD = {
     "CMYK TIFF": scans.encoded(PAGE.convert("RGB").convert("CMYK"), "TIFF"),
     "palette TIFF": scans.encoded(PAGE.convert("P"), "TIFF"),
     "LZW TIFF": scans.encoded(PAGE, "TIFF", compression="tiff_lzw"),
+    "JPEG in TIFF": scans.encoded(PAGE.convert("RGB"), "TIFF", compression="jpeg", quality=95),
+    "tiled TIFF": tiled_tiff(PAGE),
+    "BigTIFF": scans.encoded(PAGE, "TIFF", big_tiff=True),
     "WebP": scans.encoded(PAGE.convert("RGB"), "WEBP", lossless=True),
+    "lossy WebP": scans.encoded(PAGE, "WEBP", quality=95),
     "JPEG 2000": scans.encoded(PAGE, "JPEG2000"),
+    "JPEG 2000 in colour": scans.encoded(PAGE.convert("RGB"), "JPEG2000"),
+    "JPEG 2000 codestream": scans.encoded(PAGE, "JPEG2000", no_jp2=True),
     "PDF": scans.pdf(["0 0 100 100"]),
 }
 
 
 @pytest.mark.parametrize("data", GOOD.values(), ids=GOOD.keys())
 def test_every_kind_of_scan_gives_the_same_picture(data: bytes) -> None:
-    assert_left_half_is_ink(grey(data))
+    document = open_document(data)
+    assert document.page_count == 1
+    page = document.decode(0)
+    assert page.reduced_by == 1
+    assert_left_half_is_ink(page.pixels)
+
+
+@pytest.mark.parametrize("data", GOOD.values(), ids=GOOD.keys())
+def test_every_kind_of_scan_over_the_limit_is_read_at_a_fraction_of_its_size(data: bytes) -> None:
+    whole = open_document(data).decode(0)
+    for parts in (2, 3, 7, 30):
+        limit = whole.pixels.size // parts
+        page = open_document(data, Limits(max_pixels=limit)).decode(0)
+        assert limit / 8 < page.pixels.size <= limit
+        if not data.startswith(b"%PDF"):  # a drawn page has no size of its own
+            assert whole.pixels.shape[1] / page.reduced_by == pytest.approx(page.pixels.shape[1], abs=1)
+        assert page.pixels[:, 0].max() <= 25 and page.pixels[:, -1].min() >= 230
+
+
+@pytest.mark.parametrize("data", GOOD.values(), ids=GOOD.keys())
+def test_a_page_can_be_decoded_twice(data: bytes) -> None:
+    document = open_document(data, Limits(max_pixels=400))
+    first, second = document.decode(0), document.decode(0)
+    assert (first.dpi, first.reduced_by) == (second.dpi, second.reduced_by)
+    assert np.array_equal(first.pixels, second.pixels)
 
 
 BAD = {
@@ -166,12 +229,83 @@ def test_jpeg_over_the_limit_is_decoded_at_half_its_size() -> None:
     assert (page.reduced_by, page.dpi) == (2, 300)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["four times over", "progressive"])
-def test_jpeg_that_cannot_be_reduced_is_refused(options: dict[str, bool]) -> None:
-    limit = 300 if options else 100
-    with pytest.raises(UnreadablePage, match="over the limit") as caught:
-        open_document(scans.encoded(PAGE, "JPEG", **options), Limits(max_pixels=limit)).decode(0)
+@pytest.mark.parametrize("format_name", ["JPEG", "JPEG2000", "PNG", "TIFF"])
+@pytest.mark.parametrize("width, height", [(61, 67), (40, 300), (101, 33)])
+def test_odd_sizes_are_reduced_without_moving_the_ink(format_name: str, width: int, height: int) -> None:
+    data = scans.encoded(scans.picture(width, height), format_name, dpi=(600, 600))
+    for limit in (width * height // 2, width * height // 9, width * height // 50):
+        page = open_document(data, Limits(max_pixels=limit)).decode(0)
+        edge = width // 2 / page.reduced_by
+        assert page.pixels.shape == (math.ceil(height / page.reduced_by), math.ceil(width / page.reduced_by))
+        assert page.pixels[:, : max(0, int(edge) - 1)].max(initial=0) < 60
+        assert page.pixels[:, math.ceil(edge) + 1 :].min(initial=255) > 195
+        assert page.dpi in (None, pytest.approx(600 / page.reduced_by, abs=0.1))
+
+
+def test_reduction_is_the_smallest_that_suffices() -> None:
+    rng = np.random.default_rng(5)
+    for width, height, limit in rng.integers(1, 400, (200, 3)).tolist():
+        fits = (f for f in range(1, 500) if math.ceil(width / f) * math.ceil(height / f) <= limit)
+        assert reduction(width, height, limit) == next(fits)
+
+
+HARD = Limits(max_pixels=100, hard_max_pixels=700)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        scans.encoded(PAGE, "PNG"),
+        scans.encoded(PAGE, "TIFF"),
+        scans.encoded(PAGE.convert("RGB"), "WEBP"),
+        scans.encoded(PAGE, "JPEG", progressive=True),
+        with_first_scan_of_one_component(scans.encoded(PAGE.convert("RGB"), "JPEG", subsampling=0)),
+        scans.encoded(PAGE, "PDF"),
+    ],
+    ids=["PNG", "TIFF", "WebP", "progressive JPEG", "JPEG in three scans", "picture in a PDF"],
+)
+def test_page_over_the_hard_limit_is_refused(data: bytes) -> None:
+    with pytest.raises(UnreadablePage, match="40 x 20 pixels are over the limit of 700") as caught:
+        open_document(data, HARD).decode(0)
     assert caught.value.reason == "too-many-pixels"
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "JPEG2000"])
+def test_page_over_the_hard_limit_is_read_where_the_decoder_never_holds_it(format_name: str) -> None:
+    assert open_document(scans.encoded(PAGE, format_name), HARD).decode(0).pixels.shape == (5, 10)
+
+
+FAX = scans.picture(204, 98)
+
+
+@pytest.mark.parametrize(
+    "dpi, shape, told",
+    [
+        ((204, 98), (204, 204), 204),
+        ((98, 204), (98, 424), 204),
+        ((204, 196), (98, 204), 204),
+        ((1200, 75), (98, 204), 1200),
+        ((300, 1), (98, 204), 300),
+    ],
+    ids=["fax", "fax on its side", "fine fax is square enough", "mistaken", "half unknown"],
+)
+def test_pixels_of_a_fax_become_square(dpi: tuple[int, int], shape: tuple[int, int], told: float) -> None:
+    page = open_document(scans.encoded(FAX.convert("1"), "TIFF", compression="group4", dpi=dpi)).decode(0)
+    assert (page.pixels.shape, page.dpi) == (shape, told)
+    assert_left_half_is_ink(page.pixels)
+
+
+def test_turned_fax_is_stretched_along_the_axis_that_the_scanner_moved() -> None:
+    document = open_document(scans.encoded(FAX, "TIFF", dpi=(204, 98), tiffinfo={274: 6}))
+    for _ in range(2):
+        page = document.decode(0)
+        assert page.pixels.shape == (204, 204)
+        assert page.pixels[:100].max() < 12 and page.pixels[104:].min() > 243
+
+
+def test_fax_over_the_limit_is_reduced_and_square() -> None:
+    page = open_document(scans.encoded(FAX, "TIFF", dpi=(204, 98)), Limits(max_pixels=204 * 204 // 4)).decode(0)
+    assert (page.pixels.shape, page.dpi, page.reduced_by) == ((102, 102), 102, 2)
 
 
 def test_pages_of_a_tiff_have_their_own_size_and_kind() -> None:
@@ -255,16 +389,27 @@ def test_scan_of_a_turned_pdf_page_stands_upright() -> None:
     assert pixels[:98].max() < 12 and pixels[102:].min() > 243
 
 
-def test_pdf_with_a_huge_picture_is_refused_before_it_is_drawn() -> None:
-    data = scans.encoded(scans.picture(200, 150), "PDF", resolution=150)
-    with pytest.raises(UnreadablePage) as caught:
-        grey(data, limits=Limits(max_pixels=20_000))
-    assert caught.value.reason == "too-many-pixels"
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_huge_scan_in_a_pdf_is_taken_at_a_fraction_of_its_resolution(mode: str) -> None:
+    data = scans.encoded(scans.picture(200, 150).convert(mode), "PDF", resolution=150)
+    page = open_document(data, Limits(max_pixels=8_000)).decode(0)
+    assert (page.pixels.shape, page.reduced_by) == ((75, 100), 2)
+    assert page.dpi == pytest.approx(75, abs=0.5)
+    assert_left_half_is_ink(page.pixels)
+
+
+@pytest.mark.parametrize("media_box", ["0 0 100 141", "0 0 3 500", "0 0 500 0.5"])
+def test_drawn_page_is_never_over_the_limit(media_box: str) -> None:
+    for limit in (999, 1000, 1023, 5000):
+        pixels = grey(scans.pdf([media_box]), limits=Limits(max_pixels=limit))
+        assert limit / 2 < pixels.size <= limit
 
 
 def test_limits_are_checked_when_they_are_made() -> None:
     with pytest.raises(ValueError, match="pdf_dpi 7"):
         Limits(pdf_dpi=7)
+    with pytest.raises(ValueError, match="hard_max_pixels 9 is below max_pixels 10"):
+        Limits(max_pixels=10, hard_max_pixels=9)
 
 
 def test_unused_bytes_stay_unread() -> None:

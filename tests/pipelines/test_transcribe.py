@@ -1,29 +1,28 @@
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pytest
 from PIL import Image
 
-from ocr_model.errors import BadArgument, BadInput, BadModel, NothingToDo, PagemillError
+from ocr_model.errors import BadArgument, BadInput, BadModel, NothingToDo, PagemillError, TooManyFailures
+from pipelines import ledger
 from pipelines.corpus import SourceFile
-from pipelines.progress import Summary
-from pipelines.transcribe import (
-    DeadLetter,
-    FileDone,
-    PageReader,
-    TranscribeOptions,
-    check_books,
-    run,
-    transcribe_files,
-)
+from pipelines.read_pages import PageReader
+from pipelines.report import Report
+from pipelines.transcribe import FailureLimit, TranscribeOptions, build, dry_run, prepare, retry, run
+from pipelines.units import Routing
+from pipelines.verify import verify_output
 from tests import scans
 from tests.pipelines.readers import SizeReader
 
 
 def options_for(root: Path, *formats: str, **changes: Any) -> TranscribeOptions:
-    changes = {"inputs": (str(root / "in"),), "formats": formats or ("txt",), "reader": SizeReader} | changes
+    changes = {"inputs": (str(root / "in"),), "formats": formats or ("txt",), "load": SizeReader} | changes
     return TranscribeOptions(output=str(root / "out"), **changes)
 
 
@@ -87,34 +86,119 @@ STRANGE_DEATHS = [
 
 def test_every_strange_file_ends_as_text_or_as_one_dead_letter(tmp_path: Path) -> None:
     put(tmp_path, STRANGE)
-    summary = run(options_for(tmp_path))
+    report = run(options_for(tmp_path))
     assert texts(tmp_path) == STRANGE_TEXTS
-    found = [(Path(d["path"]).name, d["page"], d["stage"], d["reason"]) for d in dead_letters(tmp_path)]
+    found = [(Path(d["path"]).name, d.get("page"), d["stage"], d["reason"]) for d in dead_letters(tmp_path)]
     assert found == STRANGE_DEATHS
-    assert (summary.files, summary.pages, summary.read, summary.failed) == (14, 14, 7, 7)
-    assert summary.failures["encrypted"] == 1
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dead_letters.jsonl", "run.json", "txt"]
+    counts = report.counts
+    assert (counts.files, counts.pages, counts.read, counts.dead) == (14, 14, 7, 7)
+    assert report.failures["encrypted"] == 1
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["dead_letters.jsonl", "doubtful.jsonl", "ledger", "txt"]
 
 
 def test_all_formats_of_a_document_with_a_bad_page(tmp_path: Path) -> None:
     put(tmp_path, {"book.pdf": scans.pdf(["0 0 24 24", "0 0 0 0", "0 0 48 24"])})
-    summary = run(options_for(tmp_path, "txt", "jsonl", "hocr", "overlay"))
+    report = run(options_for(tmp_path, "txt", "jsonl", "hocr", "overlay"))
     assert texts(tmp_path) == {"book.txt": "100x100\n\f\f200x100\n"}
     records = [json.loads(line) for line in (tmp_path / "out/jsonl/book.jsonl").read_text().splitlines()]
     assert [(r["page"], r["text"]) for r in records] == [(1, "100x100"), (3, "200x100")]
     assert (tmp_path / "out/hocr/book.hocr").read_text().count('class="ocr_page"') == 2
     assert sorted(p.name for p in (tmp_path / "out/overlay").iterdir()) == ["book.page-0001.jpg", "book.page-0003.jpg"]
-    assert (summary.pages, summary.read, summary.lines, dict(summary.failures)) == (3, 2, 2, {"zero-size": 1})
+    counts = report.counts
+    assert (counts.pages, counts.read, counts.lines, dict(report.failures)) == (3, 2, 2, {"zero-size": 1})
 
 
-def test_a_second_run_replaces_the_dead_letters(tmp_path: Path) -> None:
+def test_a_second_run_does_only_what_is_new(tmp_path: Path) -> None:
     put(tmp_path, {"a.png": b"", "b.png": png(20, 20)})
-    run(options_for(tmp_path))
-    assert len(dead_letters(tmp_path)) == 1
+    first = run(options_for(tmp_path))
+    entry = next(iter(first.entries.values()))
+    put(tmp_path, {"c.png": png(30, 30)})
+    second = run(options_for(tmp_path))
+    assert texts(tmp_path) == {"b.txt": "20x20\n", "c.txt": "30x30\n"}
+    assert second.entries[entry.unit] == entry and len(second.entries) == 2
+    assert (second.counts.read, second.counts.dead) == (2, 1)
+
+
+def test_retry_completes_what_was_repaired(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": b"", "b.png": png(20, 20), "c.png": b"Dear Sir,"})
+    run(options_for(tmp_path, "txt", "jsonl"))
     put(tmp_path, {"a.png": png(30, 30)})
-    run(options_for(tmp_path))
-    assert dead_letters(tmp_path) == []
+    report = retry(options_for(tmp_path))
     assert texts(tmp_path) == {"a.txt": "30x30\n", "b.txt": "20x20\n"}
+    (letter,) = dead_letters(tmp_path)
+    assert (Path(letter["path"]).name, letter["attempts"]) == ("c.png", 2)
+    assert (report.counts.read, report.counts.dead, report.counts.files) == (2, 1, 3)
+    assert verify_output(str(tmp_path / "out")).problems == ()
+    put(tmp_path, {"c.png": png(40, 40)})
+    with pytest.raises(NothingToDo):
+        retry(options_for(tmp_path), ["timeout"])
+    assert retry(options_for(tmp_path), ["not-an-image"]).counts.dead == 0
+    assert (tmp_path / "out/jsonl/c.jsonl").exists() and dead_letters(tmp_path) == []
+
+
+def test_retried_units_equal_those_that_never_failed(tmp_path: Path) -> None:
+    pages = {f"{n}.tif": scans.tiff([scans.picture(20 + n, 30)] * 2) for n in range(3)}
+    put(tmp_path / "whole", pages)
+    run(options_for(tmp_path / "whole", "txt", "jsonl", "parquet"))
+    put(tmp_path / "mended", pages | {"1.tif": pages["1.tif"][:50]})
+    run(options_for(tmp_path / "mended", "txt", "jsonl", "parquet"))
+    put(tmp_path / "mended", pages)
+    retry(options_for(tmp_path / "mended"))
+    assert texts(tmp_path / "mended") == texts(tmp_path / "whole")
+    parquet = sorted((tmp_path / "mended/out/parquet").iterdir())
+    assert len(parquet) == 2 and "retry-1" in parquet[1].name
+
+
+def test_copies_are_read_once_and_recorded_for_all(tmp_path: Path) -> None:
+    same = png(20, 20)
+    put(tmp_path, {f"{n}.png": same for n in range(5)} | {"other.png": png(21, 20)})
+    report = run(options_for(tmp_path, "txt", "jsonl"))
+    assert (report.counts.read, report.counts.duplicates, report.counts.pages) == (2, 4, 6)
+    assert texts(tmp_path) == {f"{n}.txt": "20x20\n" for n in range(5)} | {"other.txt": "21x20\n"}
+    ids = {json.loads((tmp_path / f"out/jsonl/{n}.jsonl").read_text())["page_id"] for n in range(5)}
+    assert len(ids) == 1
+    shutil.rmtree(tmp_path / "out")
+    assert run(options_for(tmp_path, copies=False)).counts.duplicates == 0
+
+
+def test_copies_of_a_dead_page_are_dead_too(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": b"Dear Sir,", "b.png": b"Dear Sir,"})
+    report = run(options_for(tmp_path))
+    assert (report.counts.dead, report.counts.duplicates) == (2, 0)
+    assert sorted(Path(d["path"]).name for d in dead_letters(tmp_path)) == ["a.png", "b.png"]
+
+
+def test_pages_outside_the_range_are_skipped_and_counted(tmp_path: Path) -> None:
+    put(tmp_path, {"book.tif": scans.tiff([scans.picture(20 + n, 20) for n in range(5)])})
+    report = run(options_for(tmp_path, first_page=2, last_page=3))
+    assert texts(tmp_path) == {"book.txt": "21x20\n\f22x20\n"}
+    assert (report.counts.pages, report.counts.read, report.counts.skipped) == (5, 2, 3)
+
+
+def test_files_of_a_folder_can_be_one_document(tmp_path: Path) -> None:
+    put(tmp_path, {"book/1.png": png(20, 20), "book/2.png": png(21, 20), "3.png": png(22, 20)})
+    run(options_for(tmp_path, "txt", "page", whole_folders=True))
+    assert texts(tmp_path) == {"book.txt": "20x20\n\f21x20\n", "3.txt": "22x20\n"}
+    assert sorted(p.name for p in (tmp_path / "out/page").rglob("*.xml")) == ["1.xml", "2.xml", "3.xml"]
+
+
+def test_a_file_a_page_if_asked_for(tmp_path: Path) -> None:
+    put(tmp_path, {"book.tif": scans.tiff([scans.picture(20 + n, 20) for n in range(2)]), "a.png": png(30, 20)})
+    run(options_for(tmp_path, per_page=True))
+    assert texts(tmp_path) == {"a.txt": "30x20\n", "book.page-0001.txt": "20x20\n", "book.page-0002.txt": "21x20\n"}
+
+
+def test_shards_hold_the_files_of_the_other_layout(tmp_path: Path) -> None:
+    import tarfile
+
+    put(tmp_path, {f"a/{n}.png": png(20 + n, 20) for n in range(3)})
+    run(options_for(tmp_path, "txt", "jsonl", layout="shards"))
+    (tar,) = (tmp_path / "out/txt").iterdir()
+    with tarfile.open(tar) as opened:
+        assert [(m.name, m.mtime) for m in opened] == [(f"a/{n}.txt", 0) for n in range(3)]
+    (lines,) = (tmp_path / "out/jsonl").iterdir()
+    assert [json.loads(line)["text"] for line in lines.read_text().splitlines()] == ["20x20", "21x20", "22x20"]
 
 
 def test_single_lines_are_read_without_finding(tmp_path: Path) -> None:
@@ -125,20 +209,120 @@ def test_single_lines_are_read_without_finding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
 def test_two_workers_do_what_one_does(tmp_path: Path, mode: str) -> None:
-    put(tmp_path, {f"{n}.png": png(20 + n, 20) for n in range(9)})
+    put(tmp_path, {f"{n}.png": png(20 + n, 20) for n in range(40)})
     flags = ["--direct_num_workers=2", f"--direct_running_mode={mode}"]
-    assert run(options_for(tmp_path, files_at_once=2), flags).read == 9
-    assert texts(tmp_path) == {f"{n}.txt": f"{20 + n}x20\n" for n in range(9)}
+    report = run(options_for(tmp_path), flags)
+    assert (report.counts.read, len(report.references)) == (40, 3)
+    assert texts(tmp_path) == {f"{n}.txt": f"{20 + n}x20\n" for n in range(40)}
+
+
+def test_graph_has_the_same_size_for_any_corpus(tmp_path: Path) -> None:
+    sizes = []
+    for count in (1, 60):
+        root = tmp_path / str(count)
+        put(root, {f"{n}.png": png(20, 20) for n in range(count)})
+        (root / "out").mkdir()
+        pipeline = beam.Pipeline(runner="FnApiRunner")
+        build(pipeline, prepare(options_for(root, copies=False)).options)
+        proto = pipeline.to_runner_api()
+        sizes.append((len(proto.components.transforms), len(proto.components.pcollections)))
+    assert sizes[0] == sizes[1]
+
+
+# A run that was begun otherwise.
+
+
+def changed(tmp_path: Path, **changes: Any) -> Report:
+    put(tmp_path, {"a.png": png(20, 20), "b.tif": scans.tiff([scans.picture()] * 2)})
+    run(options_for(tmp_path, "txt", "hocr"))
+    return run(options_for(tmp_path, "txt", **changes))
+
+
+def test_another_configuration_is_refused_with_both_digests(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"begun with configuration \w{16}, this run has \w{16}"):
+        changed(tmp_path)
+
+
+def test_resume_keeps_what_was_done_otherwise(tmp_path: Path) -> None:
+    report = changed(tmp_path, on_change="resume")
+    assert len({entry.run for entry in report.entries.values()}) == 1
+    assert (tmp_path / "out/hocr/a.hocr").exists()
+
+
+def test_restart_replaces_what_was_done_otherwise(tmp_path: Path) -> None:
+    report = changed(tmp_path, on_change="restart", per_page=True)
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*.*") if p.parent.name in ("txt", "hocr")) == [
+        "a.txt",
+        "b.page-0001.txt",
+        "b.page-0002.txt",
+    ]
+    report.check()
+
+
+def test_folder_of_another_corpus_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": png(20, 20)})
+    run(options_for(tmp_path))
+    with pytest.raises(BadInput, match="holds the results of"):
+        run(options_for(tmp_path, inputs=(str(tmp_path / "in/a.png"),)))
+
+
+# Limits.
+
+
+def test_failure_limit_stops_the_run_and_a_higher_one_finishes_it(tmp_path: Path) -> None:
+    put(tmp_path, {f"{n}.png": b"x" for n in range(3)} | {f"9{n}.png": png(20, 20) for n in range(20)})
+    with pytest.raises(TooManyFailures):
+        run_unwrapped(options_for(tmp_path, copies=False, max_failures=FailureLimit.parse("2")))
+    assert ledger.read_entries(str(tmp_path / "out"))[0] == {}
+    assert run(options_for(tmp_path, copies=False, max_failures=FailureLimit.parse("20%"))).counts.dead == 3
+
+
+def run_unwrapped(options: TranscribeOptions) -> Report:
+    """Beam wraps what a worker raises in an error of its own; the command line takes it out again."""
+    from pipelines.cli import error_of_worker
+
+    try:
+        return run(options)
+    except PagemillError:
+        raise
+    except Exception as error:
+        raised = error_of_worker(str(error))
+        assert raised is not None, error
+        raise raised from error
+
+
+def test_limit_takes_the_first_files(tmp_path: Path) -> None:
+    put(tmp_path, {f"{n}.png": png(20, 20) for n in range(9)})
+    assert run(options_for(tmp_path, limit=4, copies=False)).counts.files == 4
+
+
+def test_dry_run_tells_and_writes_nothing(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": png(20, 20), "b.png": png(20, 20), "c.png": png(21, 20)})
+    said = dry_run(options_for(tmp_path))
+    assert "3 files, 3 of them new" in said and "1 new files are copies" in said and "1 new units" in said
+    assert not (tmp_path / "out").exists()
+    run(options_for(tmp_path))
+    assert "0 of them new" in dry_run(options_for(tmp_path))
+
+
+# Models.
 
 
 def no_model(bundle: str | None) -> PageReader:
     raise BadModel(f"{bundle} is no bundle")
 
 
-def test_bad_model_shows_before_anything_is_read(tmp_path: Path) -> None:
+def test_missing_model_shows_before_anything_is_done(tmp_path: Path) -> None:
     put(tmp_path, {"a.png": png(20, 20)})
-    with pytest.raises(BadModel, match="nowhere is no bundle"):
-        run(options_for(tmp_path, bundle="nowhere", reader=no_model))
+    with pytest.raises(BadModel, match="no model bundle at nowhere"):
+        run(options_for(tmp_path, routing=Routing("nowhere")))
+    assert not (tmp_path / "out/ledger/plan").exists()
+
+
+def test_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": png(20, 20)})
+    with pytest.raises(BadModel, match="None is no bundle"):
+        run_unwrapped(options_for(tmp_path, load=no_model))
 
 
 def test_input_and_output_are_checked_first(tmp_path: Path) -> None:
@@ -149,7 +333,7 @@ def test_input_and_output_are_checked_first(tmp_path: Path) -> None:
         run(options_for(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="cannot write to"):
-        run(TranscribeOptions(inputs=(str(tmp_path / "in"),), output=str(tmp_path / "file" / "out"), reader=SizeReader))
+        run(replace(options_for(tmp_path), output=str(tmp_path / "file" / "out")))
 
 
 def test_unknown_format_is_refused() -> None:
@@ -157,70 +341,12 @@ def test_unknown_format_is_refused() -> None:
         TranscribeOptions(inputs=("a",), output="b", formats=("txt", "docx"))
 
 
-# What a worker does, without Beam.
-
-
-def test_pages_of_several_files_are_read_together_within_the_bounds(tmp_path: Path) -> None:
-    sources = put(tmp_path, {f"{n}.png": png(20, 20) for n in range(5)} | {"big.png": png(60, 20), "c.png": b""})
-    reader = SizeReader()
-    options = options_for(tmp_path, pages_at_once=3, pixels_at_once=1000)
-    done = [e for e in transcribe_files(sources, reader, options) if isinstance(e, FileDone)]
-    assert len(done) == 7
-    assert reader.batches == [2, 2, 1, 1]  # two pages of 400 pixels; the big one alone
-
-
-def test_page_that_breaks_the_reader_does_not_take_its_batch_along(tmp_path: Path) -> None:
-    sources = put(tmp_path, {"a.png": png(20, 20), "b.png": png(13, 20), "c.png": png(30, 20)})
-    events = list(transcribe_files(sources, SizeReader(), options_for(tmp_path)))
-    assert [e for e in events if isinstance(e, DeadLetter)] == [
-        DeadLetter(sources[1].path, 1, "read", "ArithmeticError", "reader-failed", "unlucky page")
-    ]
-    assert texts(tmp_path) == {"a.txt": "20x20\n", "c.txt": "30x20\n"}
-
-
-class ForgetfulReader(SizeReader):
-    def read(self, images: Any) -> list[Any]:
-        return super().read(images)[:1]
-
-
-def test_reader_that_loses_pages_is_found_out(tmp_path: Path) -> None:
-    sources = put(tmp_path, {"a.png": png(20, 20), "b.png": png(21, 20)})
-    list(transcribe_files(sources, ForgetfulReader(), options_for(tmp_path)))
-    assert texts(tmp_path) == {"a.txt": "20x20\n", "b.txt": "21x20\n"}
-
-
-def test_output_name_that_cannot_be_written_is_a_dead_letter(tmp_path: Path) -> None:
-    sources = put(tmp_path, {"a.txt/b.png": png(20, 20), "a.png": png(20, 20)})
-    events = list(transcribe_files(sources, SizeReader(), options_for(tmp_path)))
-    (letter,) = [e for e in events if isinstance(e, DeadLetter)]
-    assert (Path(letter.path).name, letter.page, letter.stage, letter.reason) == ("a.png", 1, "write", "bad-name")
-    assert [e.read for e in events if isinstance(e, FileDone)] == [1, 0]
-
-
-def test_file_that_vanished_is_a_dead_letter(tmp_path: Path) -> None:
-    gone = SourceFile(str(tmp_path / "gone.png"), "gone")
-    letter, done = transcribe_files([gone], SizeReader(), options_for(tmp_path))
-    assert isinstance(letter, DeadLetter) and (letter.stage, letter.error) == ("open", "FileNotFoundError")
-    assert done == FileDone(gone.path, pages=1, read=0, lines=0)
-
-
-def test_outputs_of_an_interrupted_run_do_not_appear(tmp_path: Path) -> None:
-    sources = put(tmp_path, {"a.tif": scans.tiff([scans.picture()] * 3)})
-    events = transcribe_files(sources, InterruptedReader(), options_for(tmp_path, pages_at_once=1))
-    with pytest.raises(KeyboardInterrupt):
-        list(events)
-    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
-
-
-class InterruptedReader(SizeReader):
-    def read(self, images: Any) -> list[Any]:
-        if self.batches:
-            raise KeyboardInterrupt
-        return super().read(images)
-
-
-@pytest.mark.parametrize(("files_done", "read"), [(1, 3), (2, 2)])
-def test_books_that_do_not_balance_fail_the_run(files_done: int, read: int) -> None:
-    summary = Summary("out", ("txt",), files=2, pages=4, read=read, lines=0, failures={"truncated": 1})
-    with pytest.raises(PagemillError, match="books do not balance"):
-        check_books(summary, files_done)
+def test_books_that_do_not_balance_fail_the_run(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": png(20, 20)})
+    report = run(options_for(tmp_path))
+    (entry,) = report.entries.values()
+    wrong = replace(entry, counts=replace(entry.counts, read=0))
+    with pytest.raises(PagemillError, match="books of .* do not balance"):
+        replace(report, entries={entry.unit: wrong}).check()
+    with pytest.raises(PagemillError, match="1 units open"):
+        replace(report, entries={}).check()

@@ -44,7 +44,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow (default 0: all cores)")
 
 
-def train(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+def train(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill train`."""
     if not arguments.data.is_dir():
         raise BadInput(f"no data folder {arguments.data}", "name a folder of SOURCE/pages and SOURCE/lines")
@@ -117,7 +117,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def export(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+def export(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill export`."""
     from ocr_model.alphabet import DEFAULT_ALPHABET
     from ocr_model.finder import FinderConfig

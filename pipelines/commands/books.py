@@ -1,0 +1,101 @@
+"""`pagemill status`, `retry` and `verify`: the books of an output folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+
+from pipelines.commands.transcribe import DEAD_LETTERS_LEFT, add_reading_arguments, check_reading, reading_options
+from pipelines.supervise import SUPERVISED_RUN, die_with_parent, supervise
+
+STATUS_EXAMPLES = """examples:
+  pagemill status out
+  pagemill status gs://archive-text/1901 --json
+
+May be asked at any time and from anywhere, also while the job runs elsewhere."""
+RETRY_EXAMPLES = """examples:
+  pagemill retry out                                  after the files were repaired
+  pagemill retry out --reason timeout --timeout-s 600
+  pagemill retry out --model models/other"""
+VERIFY_EXAMPLES = """examples:
+  pagemill verify out
+  pagemill verify out --reopen && pagemill transcribe scans/ --output out
+
+Exit code 5 if a file is missing or not what the ledger says."""
+GATE_FAILED = 5
+
+
+def add_status_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pagemill status`."""
+    parser.add_argument("output", metavar="DIR", help="the --output of a run")
+    parser.add_argument("--units", action="store_true", help="a line for every unit")
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    add_price_arguments(parser)
+
+
+def add_price_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a price is made of."""
+    parser.add_argument("--machine", metavar="NAME", help="of the price file, for costs (default: its first)")
+    parser.add_argument("--prices", metavar="FILE", help="YAML like pipelines/prices.yaml, with your own prices")
+
+
+def status(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
+    """Runs `pagemill status`."""
+    from pipelines.cost import cost_of_run, load_machine
+    from pipelines.report import reconcile, report_text, unit_lines
+
+    machine = load_machine(arguments.prices, arguments.machine)
+    report = reconcile(arguments.output)
+    cost = cost_of_run(report, machine)
+    if arguments.json:
+        print(json.dumps({**report.to_json(), "cost": cost.to_json()}, indent=1))
+        return 0
+    if arguments.units:
+        print("\n".join(unit_lines(report)))
+    print(report_text(report, details=True))
+    print(cost.text())
+    return 0
+
+
+def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pagemill retry`."""
+    parser.add_argument("output", metavar="DIR", help="the --output of a run")
+    parser.add_argument("--reason", action="append", metavar="NAME", help="only dead letters of this reason")
+    add_reading_arguments(parser)
+
+
+def retry(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
+    """Runs `pagemill retry`."""
+    supervised = os.environ.get(SUPERVISED_RUN, "")
+    check_reading(arguments)
+    if not supervised:
+        return supervise(list(argv), arguments.output, 1, max_attempts=3)
+    die_with_parent()
+    from pipelines.report import report_text
+    from pipelines.transcribe import TranscribeOptions, retry
+
+    options = TranscribeOptions(
+        inputs=(), output=arguments.output, run=supervised, watch=True, **reading_options(arguments)
+    )
+    report = retry(options, arguments.reason or ())
+    print(report_text(report))
+    return DEAD_LETTERS_LEFT if report.counts.dead else 0
+
+
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pagemill verify`."""
+    parser.add_argument("output", metavar="DIR", help="the --output of a run")
+    parser.add_argument(
+        "--reopen", action="store_true", help="let the next run do again the units whose files are damaged"
+    )
+
+
+def verify(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
+    """Runs `pagemill verify`."""
+    from pipelines.verify import verify_output
+
+    found = verify_output(arguments.output, arguments.reopen)
+    print(found.text())
+    return GATE_FAILED if found.problems else 0

@@ -1,0 +1,323 @@
+"""`pagemill transcribe`: its flags, and the run that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ocr_model.errors import BadArgument
+from pipelines.supervise import SUPERVISED_RUN, die_with_parent, supervise
+
+if TYPE_CHECKING:
+    from pipelines.transcribe import TranscribeOptions
+
+FORMATS = ("txt", "jsonl", "hocr", "alto", "page", "tsv", "pdf", "pdfa", "parquet", "overlay")
+DEAD_LETTERS_LEFT = 3
+_DRY_RUN_SAMPLE = 16  # files
+
+_STARTED_S = time.monotonic()
+
+EXAMPLES = """examples:
+  pagemill transcribe scans/ --output out
+  pagemill transcribe book.pdf 'letters/19*/*.tif' box7.zip --output out --format txt,alto,pdf
+  pagemill transcribe corpus.csv --output out --route language=fr:models/french --workers 4
+  pagemill transcribe scans/ --output out --dry-run
+  pagemill transcribe lines/ --output out --single-line
+  pagemill transcribe gs://archive/1901/ --output gs://archive-text/1901 --runner=DataflowRunner --region=…
+
+The text of scans/a/b/scan.jpg goes to out/txt/a/b/scan.txt. A run that was broken off is finished by giving the same
+command again. Pages that cannot be read are listed in out/dead_letters.jsonl, and the exit code is then 3; `pagemill
+retry out` takes them up again. `pagemill status out` tells how far a run is. All other flags go to Beam."""
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `transcribe`, `retry` and `estimate` share: how a page is read."""
+    parser.add_argument("--model", metavar="BUNDLE", help="folder of an exported bundle (default: the one shipped)")
+    parser.add_argument(
+        "--route",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE:BUNDLE",
+        help="read files whose manifest has this value with another bundle; a column `bundle` goes first",
+    )
+    parser.add_argument("--second-model", metavar="BUNDLE", help="reads again the pages that the first one doubts")
+    parser.add_argument(
+        "--doubtful-below",
+        type=float,
+        default=0.85,
+        metavar="C",
+        help="mean confidence under which a page is listed in doubtful.jsonl and read by --second-model (default 0.85)",
+    )
+    parser.add_argument("--single-line", action="store_true", help="every image is one line of text")
+    parser.add_argument("--dpi", type=int, default=300, metavar="N", help="resolution of drawn PDF pages (default 300)")
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=120.0,
+        metavar="N",
+        help="larger pages are read at a reduced scale; over four times as much is refused (default 120)",
+    )
+    parser.add_argument("--max-megabytes", type=float, default=512.0, metavar="N", help="of a file (default 512)")
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="for decoding a page, and for reading it (default 60)",
+    )
+    parser.add_argument(
+        "--decoder-megabytes", type=float, default=2048.0, metavar="N", help="memory of the decoder (default 2048)"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pagemill transcribe`."""
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="file, folder, glob, zip, tar or manifest (CSV, JSONL), here or in a bucket",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="results go to DIR/FORMAT/…")
+    parser.add_argument(
+        "--format",
+        action="append",
+        metavar="NAME[,NAME]",
+        help=f"{', '.join(FORMATS)}; may be given several times; default txt",
+    )
+    parser.add_argument("--per", choices=("document", "page"), default="document", help="a file a document or a page")
+    parser.add_argument(
+        "--document",
+        choices=("file", "folder"),
+        default="file",
+        help="what a document is, where no manifest tells: a file (default), or all files of a folder",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("files", "shards"),
+        default="files",
+        help="files in the tree of the inputs, or packed by unit",
+    )
+    add_reading_arguments(parser)
+    parser.add_argument("--page-range", metavar="A-B", help="only these pages of each file, such as 1-10 or 5-")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N files")
+    parser.add_argument(
+        "--duplicates",
+        choices=("once", "each"),
+        default="once",
+        help="files with the same bytes are read once (default)",
+    )
+    parser.add_argument(
+        "--on-change",
+        choices=("fail", "resume", "restart"),
+        default="fail",
+        help="if DIR was begun with another model or configuration: fail, keep what is done, or do it again",
+    )
+    parser.add_argument("--max-failures", metavar="N|X%", help="stop with exit code 4 when more pages fail")
+    parser.add_argument(
+        "--max-attempts", type=int, default=3, metavar="N", help="at a unit that kills its worker (default 3)"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    parser.add_argument(
+        "--share-model", action="store_true", help="one copy of the model for all processes of a machine, for GPUs"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list and plan, tell what would be done, do nothing")
+    parser.add_argument("--config", metavar="FILE", help="YAML with these flags; what is given here goes first")
+
+
+def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
+    """Runs `pagemill transcribe`.
+
+    On this machine the work is done by a child process that is started again when it dies; `argv` is its command line.
+    """
+    if not arguments.inputs:
+        raise BadArgument("the following arguments are required: INPUT", "see pagemill transcribe --help")
+    beam_flags = with_workers(arguments.workers, beam_flags)
+    supervised = os.environ.get(SUPERVISED_RUN, "")
+    if not supervised and is_local(beam_flags) and not arguments.dry_run:
+        check(arguments)
+        return supervise(list(argv), arguments.output, arguments.workers, arguments.max_attempts)
+    if supervised:
+        die_with_parent()
+    from pipelines.report import report_text
+    from pipelines.transcribe import dry_run, run
+
+    options = options_of(arguments, supervised)
+    if arguments.dry_run:
+        print(dry_run(options))
+        from pipelines.cost import load_machine
+        from pipelines.estimate import estimate
+
+        print(estimate(options, _DRY_RUN_SAMPLE, seed=1, machine=load_machine()).text(arguments.workers))
+        return 0
+    report = run(options, beam_flags, _STARTED_S)
+    print(report_text(report, options.formats))
+    return DEAD_LETTERS_LEFT if report.counts.dead else 0
+
+
+def with_workers(workers: int, beam_flags: Sequence[str]) -> list[str]:
+    """Beam's flags for so many processes of the local runner.
+
+    Raises:
+        BadArgument: both ways of asking were used.
+    """
+    if workers < 1:
+        raise BadArgument(f"--workers {workers} is not positive")
+    if workers > 1 and any(flag.startswith("--direct_") for flag in beam_flags):
+        raise BadArgument("--workers and Beam's --direct_… both set the local workers", "take one of them")
+    own = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"] if workers > 1 else []
+    return [*beam_flags, *own]
+
+
+def is_local(beam_flags: Sequence[str]) -> bool:
+    """Whether the job runs on this machine's own runner.
+
+    >>> is_local([]), is_local(["--runner=DirectRunner"]), is_local(["--runner", "FlinkRunner"])
+    (True, True, False)
+    """
+    words = [part for flag in beam_flags for part in flag.split("=", 1)]
+    runner = words[words.index("--runner") + 1] if "--runner" in words[:-1] else ""
+    return runner in ("", "DirectRunner", "FnApiRunner")
+
+
+def formats_of(named: Sequence[str] | None) -> tuple[str, ...]:
+    """Each format once, in the order given.
+
+    Raises:
+        BadArgument: an unknown one.
+    """
+    names = [name.strip() for part in named or ["txt"] for name in part.split(",")]
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown:
+        raise BadArgument(f"--format: invalid choice: {unknown[0]!r}", f"choose from {', '.join(FORMATS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def page_range(text: str | None) -> tuple[int, int | None]:
+    """First and last page.
+
+    >>> page_range("3-7"), page_range("5-"), page_range("4"), page_range(None)
+    ((3, 7), (5, None), (4, 4), (1, None))
+
+    Raises:
+        BadArgument: no range.
+    """
+    if text is None:
+        return 1, None
+    found = re.fullmatch(r"(\d+)(-?)(\d*)", text)
+    if found is None or (found[3] and not found[2]):
+        raise BadArgument(f"--page-range {text} is no range of pages", "write 1-10, 5- or 3")
+    first = int(found[1])
+    last = int(found[3]) if found[3] else None if found[2] else first
+    if first < 1 or (last is not None and last < first):
+        raise BadArgument(f"--page-range {text} is no range of pages", "write 1-10, 5- or 3")
+    return first, last
+
+
+def route(text: str) -> tuple[str, str, str]:
+    """Column, value and bundle.
+
+    >>> route("language=fr:models/french")
+    ('language', 'fr', 'models/french')
+
+    Raises:
+        BadArgument: it is not written so.
+    """
+    found = re.fullmatch(r"([^=:]+)=([^:]*):(.+)", text)
+    if found is None:
+        raise BadArgument(f"--route {text} is no rule", "write COLUMN=VALUE:BUNDLE")
+    return found[1], found[2], found[3]
+
+
+def check_reading(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        BadArgument: a value of `add_reading_arguments` that the flags' own types do not catch.
+    """
+    for rule in arguments.route:
+        route(rule)
+    if not 30 <= arguments.dpi <= 1200:
+        raise BadArgument(f"--dpi {arguments.dpi} is not between 30 and 1200")
+    for name in ("timeout_s", "max_megapixels", "max_megabytes", "decoder_megabytes"):
+        if not 0 < getattr(arguments, name) < 1e9:
+            raise BadArgument(f"--{name.replace('_', '-')} {getattr(arguments, name)} is not positive")
+    if not 0 <= arguments.doubtful_below <= 1:
+        raise BadArgument(f"--doubtful-below {arguments.doubtful_below} is not between 0 and 1")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        BadArgument: a value that the flags' own types do not catch. Imports nothing heavy.
+    """
+    check_reading(arguments)
+    formats_of(arguments.format)
+    page_range(arguments.page_range)
+    if arguments.max_attempts < 1:
+        raise BadArgument(f"--max-attempts {arguments.max_attempts} is not positive")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise BadArgument(f"--limit {arguments.limit} is not positive")
+
+
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the flags of `add_reading_arguments` mean, as arguments of `TranscribeOptions`."""
+    from ocr_model.images import Limits
+    from pipelines.units import Routing
+
+    max_pixels = round(arguments.max_megapixels * 1e6)
+    return {
+        "routing": Routing(
+            bundle=arguments.model,
+            rules=tuple(route(rule) for rule in arguments.route),
+            second=arguments.second_model,
+            second_below=arguments.doubtful_below,
+        ),
+        "single_line": arguments.single_line,
+        "limits": Limits(
+            max_bytes=round(arguments.max_megabytes * 2**20),
+            max_pixels=max_pixels,
+            hard_max_pixels=4 * max_pixels,
+            pdf_dpi=arguments.dpi,
+        ),
+        "timeout_s": arguments.timeout_s,
+        "memory_bytes": round(arguments.decoder_megabytes * 2**20),
+        "doubtful_below": arguments.doubtful_below,
+    }
+
+
+def options_of(arguments: argparse.Namespace, supervised: str = "") -> TranscribeOptions:
+    """The options that the flags mean.
+
+    Args:
+        supervised: name of the run, where this process is started again when it dies.
+
+    Raises:
+        BadArgument: as `check`.
+    """
+    from pipelines.transcribe import FailureLimit, TranscribeOptions
+
+    check(arguments)
+    first, last = page_range(arguments.page_range)
+    return TranscribeOptions(
+        inputs=tuple(arguments.inputs),
+        output=arguments.output,
+        formats=formats_of(arguments.format),
+        whole_folders=arguments.document == "folder",
+        per_page=arguments.per == "page",
+        layout=arguments.layout,
+        first_page=first,
+        last_page=last,
+        limit=arguments.limit,
+        copies=arguments.duplicates == "once",
+        on_change=arguments.on_change,
+        max_failures=FailureLimit.parse(arguments.max_failures) if arguments.max_failures else None,
+        max_attempts=arguments.max_attempts,
+        share_model=arguments.share_model,
+        run=supervised,
+        watch=bool(supervised),
+        **reading_options(arguments),
+    )

@@ -1,0 +1,343 @@
+"""The work of a run, cut into units: a fixed list on disk, so that a run that was broken off knows what is left.
+
+A unit is some hundreds of pages whose outputs become valid together (`pipelines.ledger`). The plan depends on the
+listing alone: the same corpus gives the same units. Files that come to the corpus later are planned as further units,
+and the old ones stay as they are.
+
+    OUTPUT/ledger/corpus.json          what was asked for; the folder belongs to this corpus
+    OUTPUT/ledger/plan/0001.jsonl      a unit a line
+    OUTPUT/ledger/plan/0001.index      where each unit stands in that file: what travels between workers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ocr_model.errors import BadInput
+from pipelines.corpus import SourceFile, is_remote, read_source
+from pipelines.outputs import AtomicFile, list_files, open_to_read, read_text, write_atomically
+from pipelines.stems import safe_path
+
+PLAN_VERSION = 1
+PLAN = "ledger/plan"
+CORPUS = "ledger/corpus.json"
+_SMALLEST_UNIT, _LARGEST_UNIT = 16, 200  # files
+_UNITS_WANTED = 16  # of a small corpus: enough to keep a few workers busy to the end
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file to read, and the files with the same bytes that get the same result."""
+
+    source: SourceFile
+    copies: tuple[SourceFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Some files whose outputs are committed together; files of one document stand side by side."""
+
+    name: str
+    items: tuple[Item, ...]
+
+    @property
+    def files(self) -> int:
+        return sum(1 + len(item.copies) for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitReference:
+    """Where a unit is described: small enough to travel between workers by the ten thousands."""
+
+    name: str
+    plan: str
+    offset: int
+    length: int
+    files: int
+    bytes: int
+
+
+def documents(sources: Iterable[SourceFile], whole_folders: bool) -> list[SourceFile]:
+    """The sources with `document` filled in, files of one document side by side, else in their order.
+
+    Args:
+        whole_folders: the files of a folder are one document, named after the folder; a manifest's column goes first.
+    """
+    named = [_with_document(source, whole_folders) for source in sources]
+    return sorted(named, key=lambda source: (source.document, source.stem, source.first_page))
+
+
+def _with_document(source: SourceFile, whole_folders: bool) -> SourceFile:
+    folder = posixpath.dirname(source.stem) if whole_folders else ""
+    return replace(source, document=safe_path(source.document) if source.document else folder or source.stem)
+
+
+def unit_size(files: int) -> int:
+    """Files in a unit of a corpus of that size.
+
+    >>> unit_size(20), unit_size(1000), unit_size(5_000_000)
+    (16, 62, 200)
+    """
+    return min(_LARGEST_UNIT, max(_SMALLEST_UNIT, files // _UNITS_WANTED))
+
+
+def plan_units(items: Sequence[Item], max_bytes: int = 2**30, first: int = 1) -> Iterator[Unit]:
+    """Units of the items in their order. A document is never cut, so a unit may be larger than asked.
+
+    Args:
+        items: as `documents` sorts their sources.
+        max_bytes: of the files of a unit, where their sizes are known.
+        first: number of the first unit.
+    """
+    size = unit_size(len(items))
+    unit: list[Item] = []
+    taken = 0
+    for document in _grouped(items):
+        weight = sum(item.source.size or 0 for item in document)
+        if unit and (len(unit) + len(document) > size or taken + weight > max_bytes):
+            yield _unit(first, unit)
+            first, unit, taken = first + 1, [], 0
+        unit += document
+        taken += weight
+    if unit:
+        yield _unit(first, unit)
+
+
+def _grouped(items: Sequence[Item]) -> Iterator[list[Item]]:
+    group: list[Item] = []
+    for item in items:
+        if group and group[-1].source.document != item.source.document:
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _unit(number: int, items: Sequence[Item]) -> Unit:
+    digest = hashlib.sha256("\n".join(_identity(item.source) for item in items).encode("utf-8", "backslashreplace"))
+    return Unit(f"{number:06d}-{digest.hexdigest()[:8]}", tuple(items))
+
+
+def _identity(source: SourceFile) -> str:
+    """What makes a source the same one in two listings; its stem may change when a namesake comes to the corpus."""
+    return f"{source.origin}\0{source.first_page}"
+
+
+# ---- copies
+
+
+def with_copies(sources: Sequence[SourceFile], read_limit: int) -> list[Item]:
+    """Items in the order of the sources; a file with the bytes of an earlier one becomes that one's copy.
+
+    Only files of equal size are read, and only those that are documents of their own: a page that two books share is
+    a page of each.
+    """
+    alone = _alone(sources)
+    by_size: dict[int, list[int]] = {}
+    for i, source in enumerate(sources):
+        if source.size and alone[i]:
+            by_size.setdefault(source.size, []).append(i)
+    candidates = sorted(i for members in by_size.values() if len(members) > 1 for i in members)
+    first_of: dict[tuple[str, int, int | None], int] = {}
+    copies: dict[int, list[SourceFile]] = {}
+    is_copy = set()
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        digests = pool.map(lambda i: _digest(sources[i], read_limit), candidates)
+        for i, digest in zip(candidates, digests, strict=True):
+            if digest is None:
+                continue
+            original = first_of.setdefault((digest, sources[i].first_page, sources[i].last_page), i)
+            if original != i:
+                copies.setdefault(original, []).append(sources[i])
+                is_copy.add(i)
+    return [Item(s, tuple(copies.get(i, ()))) for i, s in enumerate(sources) if i not in is_copy]
+
+
+def _alone(sources: Sequence[SourceFile]) -> list[bool]:
+    """Whether each source is the only one of its document; sources of a document stand side by side."""
+    names = [source.document for source in sources]
+    return [
+        (i == 0 or names[i - 1] != name) and (i + 1 == len(names) or names[i + 1] != name)
+        for i, name in enumerate(names)
+    ]
+
+
+def _digest(source: SourceFile, limit: int) -> str | None:
+    """SHA-256 of a file's bytes; None where it cannot be read, which whoever reads it later will tell."""
+    try:
+        data = read_source(source, limit)
+    except Exception:  # the same error comes back, as a dead letter, when the file is to be transcribed
+        return None
+    return hashlib.sha256(data).hexdigest() if len(data) <= limit else None
+
+
+# ---- on disk
+
+
+def write_plan(output: str, units: Iterable[Unit]) -> int:
+    """Adds a plan file with the units and its index; returns their number, 0 where there was none."""
+    number = len(plan_files(output)) + 1
+    plan = f"{PLAN}/{number:04d}.jsonl"
+    file = AtomicFile(output, plan)
+    index: list[str] = []
+    offset = 0
+    try:
+        for unit in units:
+            line = (json.dumps(_unit_to_json(unit), separators=(",", ":")) + "\n").encode()
+            file.write(line)
+            size = sum(item.source.size or 0 for item in unit.items)
+            index.append(json.dumps([unit.name, offset, len(line), unit.files, size]))
+            offset += len(line)
+    except BaseException:
+        file.discard()
+        raise
+    if not index:
+        file.discard()
+        return 0
+    file.commit()
+    # The index comes last: a plan without one was broken off, and is written anew.
+    write_atomically(output, plan.replace(".jsonl", ".index"), "\n".join(index) + "\n")
+    return len(index)
+
+
+def plan_files(output: str) -> list[str]:
+    """The complete plan files, relative to the output, in order."""
+    found = list_files(output, PLAN)
+    return [f"{name[: -len('.index')]}.jsonl" for name in sorted(found) if name.endswith(".index")]
+
+
+def read_references(output: str) -> Iterator[UnitReference]:
+    """All units, from the indexes."""
+    for plan in plan_files(output):
+        for line in read_text(output, plan.replace(".jsonl", ".index")).splitlines():
+            name, offset, length, files, size = json.loads(line)
+            yield UnitReference(name, plan, offset, length, files, size)
+
+
+def read_unit(output: str, reference: UnitReference) -> Unit:
+    """The unit that a reference names.
+
+    Raises:
+        BadInput: the plan is not what the index says.
+    """
+    with open_to_read(output, reference.plan) as stream:
+        stream.seek(reference.offset)
+        data = stream.read(reference.length)
+    try:
+        unit = _unit_from_json(json.loads(data))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{output}/{reference.plan} is damaged at byte {reference.offset}", _START_ANEW) from error
+    if unit.name != reference.name:
+        raise BadInput(f"{output}/{reference.plan} holds {unit.name} in the place of {reference.name}", _START_ANEW)
+    return unit
+
+
+_START_ANEW = "take a new --output"
+
+
+def read_units(output: str) -> Iterator[Unit]:
+    """All units of the plan, in order."""
+    for plan in plan_files(output):
+        with open_to_read(output, plan) as stream:
+            for line in stream:
+                yield _unit_from_json(json.loads(line))
+
+
+_FIELDS = ("path", "stem", "size", "member", "first_page", "last_page", "document")
+_DEFAULTS = SourceFile("", "")
+
+
+def _source_to_json(source: SourceFile) -> dict[str, Any]:
+    value = {name: getattr(source, name) for name in _FIELDS}
+    value = {name: part for name, part in value.items() if part != getattr(_DEFAULTS, name) or name in ("path", "stem")}
+    if source.metadata:
+        value["metadata"] = dict(source.metadata)
+    return value
+
+
+def _source_from_json(value: dict[str, Any]) -> SourceFile:
+    metadata = tuple(sorted(value.get("metadata", {}).items()))
+    return SourceFile(**{**value, "metadata": metadata})
+
+
+def _unit_to_json(unit: Unit) -> dict[str, Any]:
+    items = [
+        _source_to_json(item.source) | ({"copies": [_source_to_json(c) for c in item.copies]} if item.copies else {})
+        for item in unit.items
+    ]
+    return {"unit": unit.name, "items": items}
+
+
+def _unit_from_json(value: dict[str, Any]) -> Unit:
+    items = []
+    for item in value["items"]:
+        copies = tuple(_source_from_json(copy) for copy in item.pop("copies", ()))
+        items.append(Item(_source_from_json(item), copies))
+    return Unit(value["unit"], tuple(items))
+
+
+# ---- the corpus that an output folder belongs to
+
+
+def corpus_of(inputs: Sequence[str]) -> dict[str, Any]:
+    """What is written about the inputs; local ones as absolute paths, so that another folder does not look the same."""
+    return {
+        "version": PLAN_VERSION,
+        "inputs": [name if is_remote(name) else os.path.abspath(name) for name in inputs],
+    }
+
+
+def claim_output(output: str, inputs: Sequence[str]) -> None:
+    """Makes the output folder the home of this corpus.
+
+    Raises:
+        BadInput: it belongs to another corpus or another version of this program.
+    """
+    mine = corpus_of(inputs)
+    if CORPUS not in list_files(output, os.path.dirname(CORPUS)):
+        write_atomically(output, CORPUS, json.dumps(mine, indent=1) + "\n")
+        return
+    theirs = read_corpus(output)
+    if theirs["inputs"] != mine["inputs"]:
+        raise BadInput(
+            f"{output} holds the results of {', '.join(theirs['inputs'])}, not of {', '.join(mine['inputs'])}",
+            "choose another --output",
+        )
+
+
+def read_corpus(output: str) -> dict[str, Any]:
+    """What `claim_output` wrote.
+
+    Raises:
+        BadInput: nothing was transcribed to this folder, or by another version of this program.
+    """
+    try:
+        value = json.loads(read_text(output, CORPUS))
+        version = value["version"]
+    except OSError as error:
+        raise BadInput(f"{output} holds no results of `pagemill transcribe`", "name the --output of a run") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{output}/{CORPUS} is damaged", "take a new --output") from error
+    if version != PLAN_VERSION:
+        raise BadInput(f"{output} has ledger version {version}, this program writes {PLAN_VERSION}", _START_ANEW)
+    return dict(value)
+
+
+def unplanned(output: str, sources: Sequence[SourceFile]) -> tuple[list[SourceFile], list[str]]:
+    """Sources that no plan names yet, and origins of planned files that the listing no longer has."""
+    known = {}
+    for unit in read_units(output):
+        for item in unit.items:
+            for source in (item.source, *item.copies):
+                known[_identity(source)] = source.origin
+    listed = {_identity(source) for source in sources}
+    new = [source for source in sources if _identity(source) not in known]
+    return new, sorted(origin for identity, origin in known.items() if identity not in listed)

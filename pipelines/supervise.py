@@ -1,0 +1,93 @@
+"""Runs a job in a child process and starts it again when it dies: of a crash in native code, of memory, of kill -9.
+
+What is done stays done, so starting again costs a model's loading. The child carries the same name of the run on, by
+which `pipelines.units` knows that a unit has killed its worker and reads it with more care.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+SUPERVISED_RUN = "PAGEMILL_SUPERVISED_RUN"  # set for the child: the name of the run
+WORKER_LOST = 75  # the child ends so when one of its own workers has died
+_PR_SET_PDEATHSIG = 1
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+
+
+def supervise(argv: Sequence[str], output: str, workers: int, max_attempts: int) -> int:
+    """Exit code of `pagemill` with these arguments, run in a child.
+
+    It is started again as long as units get done in between, and `max_attempts` + 1 times if not.
+    """
+    run = uuid.uuid4().hex[:12]
+    done, left = _done(output), max_attempts + 1
+    while True:
+        code = _run_child(argv, run, workers)
+        if code >= 0 and code != WORKER_LOST:
+            return code
+        now_done = _done(output)
+        left = max_attempts + 1 if now_done > done else left - 1
+        done = now_done
+        cause = "a worker died" if code == WORKER_LOST else f"the job died of {signal.Signals(-code).name}"
+        if left < 1:
+            print(f"pagemill: {cause}, again and again; what is done stays done", file=sys.stderr)
+            return 15
+        print(f"pagemill: {cause}; it is started again", file=sys.stderr)
+
+
+def _run_child(argv: Sequence[str], run: str, workers: int) -> int:
+    """Exit code, or the negative number of the signal that ended the child."""
+    command = [sys.executable, "-m", "pipelines.cli", *argv]
+    # A session of its own: Ctrl-C comes once, from here, and what is left of a dead child's workers can be ended.
+    child = subprocess.Popen(command, env=_environment(run, workers), start_new_session=True)
+    try:
+        with _forwarded(child):
+            return child.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _environment(run: str, workers: int) -> dict[str, str]:
+    """The child's: each worker gets its share of the cores, and the package is found from wherever it was started."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    shares = dict.fromkeys(_THREADS, threads) if workers > 1 else {}
+    return {**shares, **os.environ, SUPERVISED_RUN: run, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@contextlib.contextmanager
+def _forwarded(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ctrl-C and a request to end are handed on as Ctrl-C. The child's exit code tells the rest."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        child.send_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _done(output: str) -> int:
+    """Units that have an entry."""
+    from pipelines.ledger import entry_names
+
+    return len(entry_names(output))
+
+
+def die_with_parent() -> None:
+    """This process is killed when its parent is gone (Linux): nobody would take care of it any more."""
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere it lives on and finishes
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
