@@ -19,12 +19,10 @@ class PagemillError(Exception):
     exit_code: ClassVar[int] = 15
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message)
+        # All of it is in `args`: an error that crosses processes is made anew from these.
+        super().__init__(f"{message} ({remedy})" if remedy else message)
         self.message = message
         self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.message} ({self.remedy})" if self.remedy else self.message
 
 
 class BadArgument(PagemillError):

@@ -93,6 +93,16 @@ def _crop(image: Grey, left: int, top: int, width: int, height: int) -> Grey:
     )
 
 
+def normalised_width(width: int, height: int) -> int:
+    """Width in pixels of a strip when it is 40 px high, a multiple of 4.
+
+    >>> normalised_width(100, 20), normalised_width(1, 40), normalised_width(10_000, 40)
+    (200, 4, 4096)
+    """
+    scale = LINE_HEIGHT_PX / height
+    return min(MAX_WIDTH_PX, max(STRIDE_PX, round(width * scale / STRIDE_PX) * STRIDE_PX))
+
+
 def normalise_line_image(strip: Grey) -> Grey:
     """A strip as the recogniser takes it: 40 px high, ink 255 on paper 0 whatever the print's colours were.
 
@@ -107,7 +117,7 @@ def normalise_line_image(strip: Grey) -> Grey:
     """
     height, width = strip.shape
     scale = LINE_HEIGHT_PX / height
-    new_width = min(MAX_WIDTH_PX, max(STRIDE_PX, round(width * scale / STRIDE_PX) * STRIDE_PX))
+    new_width = normalised_width(width, height)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     small = np.asarray(cv2.resize(strip, (new_width, LINE_HEIGHT_PX), interpolation=method), np.uint8)
     levels = np.cumsum(np.bincount(small.ravel(), minlength=256)) / small.size

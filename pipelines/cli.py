@@ -20,7 +20,6 @@ from ocr_model.errors import BadArgument, PagemillError
 from pipelines.bench import BENCH_EXAMPLES, add_bench_arguments, bench
 from pipelines.commands import books, estimate, evaluate, train, transcribe
 from pipelines.config import words_of_config
-from pipelines.supervise import SUPERVISED_RUN, WORKER_LOST
 
 INTERRUPTED = 130
 UNEXPECTED = 15
@@ -190,8 +189,6 @@ def main(argv: list[str] | None = None) -> int:
             return _complain(raised)
         if _WORKER_INTERRUPTED.search(str(error)):
             return _interrupted()
-        if os.environ.get(SUPERVISED_RUN) and _WORKER_LOST.search(str(error)):
-            return WORKER_LOST
         traceback.print_exc()
         print("pagemill: this is a bug, please report it with the lines above", file=sys.stderr)
         return UNEXPECTED
@@ -233,7 +230,6 @@ _WHERE_IN_THE_GRAPH = re.compile(r" \[while running '[^']*'\]")
 
 
 _WORKER_INTERRUPTED = re.compile(r"^(RuntimeError: )?KeyboardInterrupt\b", re.MULTILINE)
-_WORKER_LOST = re.compile(r"Worker subprocess exited|SDK \w* ?exited|disconnected|UNAVAILABLE|CANCELLED")
 _WORKER_ERROR = re.compile(r"ocr_model\.errors\.(\w+): (.+)")
 
 

@@ -65,29 +65,50 @@ def _entries(path: str) -> list[tuple[str, Any, int]]:
         with open(path, encoding="utf-8") as stream:
             text = stream.read()
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read {path}: {error}", "name a YAML file") from error
     except yaml.YAMLError as error:
         raise BadInput(f"{path} is no YAML: {' '.join(str(error).split())}", "write `flag: value` lines") from error
-    if node is None:
+    if node is None or node.tag.endswith(":null"):
         return []
     if not isinstance(node, yaml.MappingNode):
         raise BadInput(f"{path} holds no mapping", "write `flag: value` lines")
-    lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
-    return [(str(key), part, lines[str(key)]) for key, part in value.items()]
+    entries: dict[str, tuple[str, Any, int]] = {}
+    for key, part in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in entries:
+            raise BadInput(f"{path}, line {line}: {name} is given a second time", "write a list for several values")
+        entries[name] = (name, _value(part), line)
+    return list(entries.values())
+
+
+def _value(node: Any) -> Any:
+    """A word, a list of words, true, false or None; a dictionary where it is none of these."""
+    return [_word(part) for part in node.value] if node.id == "sequence" else _word(node)
+
+
+def _word(node: Any) -> str | bool | dict[str, Any] | None:
+    """What a scalar says, as it is written: YAML takes 1:30 for 90 and 010 for 8."""
+    if node.id != "scalar":
+        return {}
+    if node.tag.endswith(":bool"):
+        return node.value.lower() in ("yes", "true", "on")
+    return None if node.tag.endswith(":null") else str(node.value)
 
 
 def _check(action: argparse.Action, value: Any, where: str) -> None:
+    if value is None:  # `limit:` with nothing behind it
+        return
     values = value if isinstance(value, list) else [value]
     repeats = isinstance(action, argparse._AppendAction) or not action.option_strings
     is_switch = action.nargs == 0
-    if is_switch != isinstance(value, bool) or (isinstance(value, list) and not repeats):
-        wanted = "true or false" if is_switch else "a list" if repeats else "one value"
-        raise BadArgument(f"{where}: {action.dest.replace('_', '-')} is {value!r}", f"write {wanted}")
+    is_right = isinstance(value, bool) if is_switch else all(isinstance(part, str) for part in values)
+    if not is_right or (isinstance(value, list) and not repeats):
+        wanted = "true or false" if is_switch else "a list of words" if repeats else "one word"
+        raise BadArgument(f"{where}: {action.dest.replace('_', '-')} does not take this", f"write {wanted}")
     for part in values:
         try:
-            made = action.type(str(part)) if callable(action.type) else part
+            made = action.type(part) if callable(action.type) else part
         except (ValueError, TypeError) as error:
             raise BadArgument(f"{where}: {action.dest.replace('_', '-')} cannot be {part!r}", str(error)) from error
         if action.choices is not None and made not in action.choices:

@@ -27,7 +27,7 @@ class Machine:
     """
 
     name: str
-    vcpus: int
+    vcpus: float
     memory_gb: float
     vcpu_hour: float
     memory_gb_hour: float
@@ -105,12 +105,18 @@ def load_machine(prices: str | None = None, name: str | None = None) -> Machine:
     if wanted not in machines:
         raise BadInput(f"no machine {wanted} in the prices", f"known are {', '.join(machines)}")
     try:
-        fields = {field: type(machines[wanted][field])(machines[wanted][field]) for field in machines[wanted]}
-        machine = Machine(**fields, currency=str(value.get("currency", "USD")), dated=str(value.get("dated", "")))
-        if min(machine.vcpus, machine.memory_gb, machine.relative_speed) <= 0 or machine.vcpu_hour < 0:
-            raise ValueError("a number is not positive")
+        numbers = {field: number for field, number in machines[wanted].items() if field != "name"}
+        for field, number in numbers.items():
+            if isinstance(number, bool) or not 0 <= float(number) < float("inf"):
+                raise ValueError(f"{field} is {number!r}")
+        numbers = {field: float(number) for field, number in numbers.items()}
+        machine = Machine(
+            wanted, **numbers, currency=str(value.get("currency", "USD")), dated=str(value.get("dated", ""))
+        )
+        if min(machine.vcpus, machine.memory_gb, machine.relative_speed) <= 0:
+            raise ValueError("vcpus, memory_gb and relative_speed must be over 0")
     except (TypeError, ValueError) as error:
-        raise BadInput(f"the machine {wanted} of the prices is incomplete: {error}", _WRITE_LIKE) from error
+        raise BadInput(f"the machine {wanted} of the prices cannot be used: {error}", _WRITE_LIKE) from error
     return machine
 
 

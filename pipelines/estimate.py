@@ -173,13 +173,13 @@ def _warm_up(items: Sequence[Item], worker: Worker) -> None:
 
 
 def _measure(items: Sequence[Item], worker: Worker, staging: Staging) -> _Measured:
-    shares: dict[str, list[float]] = {item.source.origin: [0.0, 0.0, 0.0] for item in items}  # pages, pixels, letters
+    shares: dict[SourceFile, list[float]] = {item.source: [0.0, 0.0, 0.0] for item in items}  # pages, pixels, letters
     dead = 0
 
     def noted(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
         nonlocal dead
         for outcome in outcomes:
-            share = shares[outcome.of.item.source.origin]
+            share = shares[outcome.of.item.source]
             if isinstance(outcome, ReadPage):
                 share[0] += 1
                 share[1] += outcome.image.pixels.size

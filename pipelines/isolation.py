@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_model.document import Page
-from ocr_model.errors import UnreadablePage
+from ocr_model.errors import PagemillError, UnreadablePage
 from pipelines.read_pages import PageReader
 
 Grey = NDArray[np.uint8]
@@ -61,8 +62,8 @@ class IsolatedReader:
         self._process = self._connection = None
 
     def _call(self, method: str, images: Sequence[Grey]) -> list[Page]:
-        connection = self._started()
         try:
+            connection = self._started()
             connection.send((method, list(images)))
             return self._answer(connection, self._timeout_s * len(images))
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
@@ -87,7 +88,13 @@ class IsolatedReader:
         self._process.start()
         theirs.close()
         self._connection = ours
-        self._answer(ours, _START_S)  # that it is ready, or why it is not
+        try:
+            self._answer(ours, _START_S)  # that it is ready, or why it is not
+        except EOFError:  # the child has died; whoever called tells of what
+            raise
+        except BaseException:
+            self.close()
+            raise
         return ours
 
     def _cause(self) -> str:
@@ -112,14 +119,23 @@ def _serve(connection: Connection, load: Callable[[], PageReader]) -> None:
     except EOFError:
         return
     except Exception as error:  # told to the parent, which raises it
-        connection.send(error)
+        connection.send(_sendable(error))
 
 
 def _result(reader: PageReader, method: str, images: list[Grey]) -> list[Page] | Exception:
     try:
         return reader.read(images) if method == "read" else reader.read_single_lines(images)
     except Exception as error:  # raised again by the parent
-        return error
+        return _sendable(error)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one like it that can be taken through a pipe."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does when it is made anew
+        return PagemillError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class WatchedReader:

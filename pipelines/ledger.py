@@ -16,11 +16,12 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
-from ocr_model.errors import PagemillError, UnreadablePage
+from ocr_model.errors import BadInput, PagemillError, UnreadablePage
 from pipelines.outputs import OutputFile, list_files, read_text, remove, write_atomically
 
 ENTRY_VERSION = 1
@@ -35,13 +36,14 @@ class DeadLetter:
     Attributes:
         path: the file, `archive.zip!member` in an archive.
         page: from 1.
-        stage: `open`, `decode`, `read` or `write`.
+        stage: `open`, `decode`, `read` or `write`; of ingest also `pair`, `truth`, `align` and `prepare`.
         error: class of the error.
         reason: short and stable, for counting.
         unit: that it belongs to, where `pagemill retry` finds it.
         page_id: as in the records, where the file could be read.
         model: digest of the bundle that was to read it.
         attempts: how often it was tried.
+        line: of the page, from 1, where only this line of its truth is lost.
     """
 
     path: str
@@ -54,6 +56,7 @@ class DeadLetter:
     page_id: str = ""
     model: str = ""
     attempts: int = 1
+    line: int | None = None
 
     @classmethod
     def of(cls, path: str, page: int | None, stage: str, error: Exception, reason: str = "") -> DeadLetter:
@@ -138,6 +141,7 @@ class Entry:
         cpu_s: of the worker and its decoder.
         files, outputs, dead_letters, doubtful: digests of the lists beside the entry, "" for an empty one.
         retries: how often `pagemill retry` took the unit up again.
+        tallies: further counts of a job, by group and name.
     """
 
     unit: str
@@ -160,10 +164,25 @@ class Entry:
     doubtful: str = ""
     models: Mapping[str, int] = field(default_factory=dict)
     retries: int = 0
+    tallies: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class DamagedEntry(ValueError):
     """A ledger entry that is cut short, changed or of another version."""
+
+
+@contextmanager
+def damage_told(output: str) -> Iterator[None]:
+    """Makes a `DamagedEntry` of the block an error with a remedy.
+
+    Raises:
+        BadInput: the ledger is damaged.
+    """
+    try:
+        yield
+    except DamagedEntry as error:
+        remedy = f"`pagemill verify {output} --reopen`, then run again"
+        raise BadInput(f"the ledger of {output} is damaged: {error}", remedy) from error
 
 
 def entry_to_text(entry: Entry) -> str:
@@ -211,7 +230,7 @@ def commit(output: str, entry: Entry, lists: Mapping[str, Sequence[Listed]]) -> 
     """
     digests: dict[str, Any] = {}
     for name, values in lists.items():
-        text = "".join(json.dumps(_without_zeros(asdict(value))) + "\n" for value in values)
+        text = "".join(json.dumps(_without_defaults(value)) + "\n" for value in values)
         digests[name] = _sha256(text) if text else ""
         if text:
             write_atomically(output, _list_file(entry.unit, name), text)
@@ -222,8 +241,10 @@ def commit(output: str, entry: Entry, lists: Mapping[str, Sequence[Listed]]) -> 
     return entry
 
 
-def _without_zeros(value: dict[str, Any]) -> dict[str, Any]:
-    return {name: part for name, part in value.items() if part or name in ("page", "size")}
+def _without_defaults(value: Listed) -> dict[str, Any]:
+    """What the value cannot be made again without: counts are mostly 0."""
+    parts = ((part.name, part.default, getattr(value, part.name)) for part in fields(value))
+    return {name: own for name, default, own in parts if default is MISSING or own != default}
 
 
 def _list_file(unit: str, name: str) -> str:
@@ -285,15 +306,18 @@ def doubtful_pages(output: str, entry: Entry) -> list[DoubtfulPage]:
 def _read_list(output: str, entry: Entry, name: str) -> list[Any]:
     """
     Raises:
-        DamagedEntry: the list is not the one that the entry knows.
-        OSError: there is none.
+        DamagedEntry: the list is gone, or not the one that the entry knows.
+        OSError: it cannot be read.
     """
-    digest = getattr(entry, name)
+    digest, file = getattr(entry, name), _list_file(entry.unit, name)
     if not digest:
         return []
-    text = read_text(output, _list_file(entry.unit, name))
+    try:
+        text = read_text(output, file)
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise DamagedEntry(f"the list {file} is gone or has changed") from error
     if _sha256(text) != digest:
-        raise DamagedEntry(f"the list {_list_file(entry.unit, name)} has changed")
+        raise DamagedEntry(f"the list {file} has changed")
     return [_LISTS[name](**json.loads(line)) for line in text.splitlines()]
 
 
@@ -316,6 +340,11 @@ def begin_attempt(output: str, unit: str, run: str) -> int:
     return number
 
 
+def withdraw_attempt(output: str, unit: str, run: str, number: int) -> None:
+    """Forgets an attempt that was broken off in good order."""
+    remove(output, f"{ATTEMPTS}/{unit}.{run}.{number}")
+
+
 def attempts(output: str, unit: str, run: str) -> set[str]:
     """The attempts at a unit that a run has begun and not ended."""
     prefix = f"{ATTEMPTS}/{unit}.{run}."
@@ -332,13 +361,13 @@ def end_attempts(output: str, unit: str) -> None:
 def forget_other_runs(output: str, run: str) -> None:
     """Forgets the attempts of runs that are over: that they were stopped says nothing about their units."""
     for name in list_files(output, ATTEMPTS):
-        if name.rsplit(".", 2)[1] != run:
+        if name.split(".")[1:2] != [run]:
             remove(output, name)
 
 
 def units_in_hand(output: str) -> set[str]:
     """Units that some worker has begun with and not ended."""
-    return {os.path.basename(name).rsplit(".", 2)[0] for name in list_files(output, ATTEMPTS)}
+    return {os.path.basename(name).partition(".")[0] for name in list_files(output, ATTEMPTS)}
 
 
 def worker_name() -> str:

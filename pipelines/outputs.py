@@ -269,27 +269,40 @@ class Staging:
         self.output, self.below = output, below
         self._remote = is_remote(output)
         self._made: set[str] = set()
+        self._opened: set[str] = set()
 
     def open(self, relative: str) -> StagedFile:
         """A new file that will be `output/relative`.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: it cannot be made, or something else of this attempt has that name, or cannot be published there.
         """
+        if relative in self._opened:
+            raise FileExistsError(errno.EEXIST, "another page or document has this name", relative)
+        self._opened.add(relative)
         if self._remote:
             raw = FileSystems.create(join(self.output, relative), compression_type=CompressionTypes.UNCOMPRESSED)
             return StagedFile(relative, raw)
         path = join(self.output, f"{self.below}/{relative}")
         folder = os.path.dirname(path)
+        final = join(self.output, relative)
         if folder not in self._made:
             os.makedirs(folder, exist_ok=True)
+            _refuse_file_for_folder(os.path.dirname(final))
             self._made.add(folder)
+        if os.path.isdir(final):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), final)
         return StagedFile(relative, open(path, "wb"))
 
     def drop(self, file: StagedFile) -> None:
         """Forgets a file of which nothing is wanted."""
         file.close()
-        remove(self.output, file.relative if self._remote else f"{self.below}/{file.relative}")
+        self.remove(file.relative)
+
+    def remove(self, relative: str) -> None:
+        """Removes a file that was staged and closed."""
+        remove(self.output, relative if self._remote else f"{self.below}/{relative}")
+        self._opened.discard(relative)
 
     def publish(self, files: list[OutputFile]) -> None:
         """Gives the files their names.
@@ -311,6 +324,17 @@ class Staging:
     def discard(self) -> None:
         """Removes what is left of the attempt."""
         remove_folder(self.output, self.below)
+
+
+def _refuse_file_for_folder(path: str) -> None:
+    """
+    Raises:
+        NotADirectoryError: a file stands where the folder or one above it is to be.
+    """
+    while path and not os.path.isdir(path):
+        if os.path.lexists(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        path = os.path.dirname(path)
 
 
 def sha256_of(output: str, relative: str) -> OutputFile:

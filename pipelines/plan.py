@@ -30,6 +30,8 @@ PLAN = "ledger/plan"
 CORPUS = "ledger/corpus.json"
 _SMALLEST_UNIT, _LARGEST_UNIT = 16, 200  # files
 _UNITS_WANTED = 16  # of a small corpus: enough to keep a few workers busy to the end
+_MOST_COPIES = 31  # of one item; their outputs are open at the same time
+_DIGESTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Item:
 
     source: SourceFile
     copies: tuple[SourceFile, ...] = ()
+
+    @property
+    def files(self) -> int:
+        return 1 + len(self.copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Unit:
 
     @property
     def files(self) -> int:
-        return sum(1 + len(item.copies) for item in self.items)
+        return sum(item.files for item in self.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ def documents(sources: Iterable[SourceFile], whole_folders: bool) -> list[Source
 
 def _with_document(source: SourceFile, whole_folders: bool) -> SourceFile:
     folder = posixpath.dirname(source.stem) if whole_folders else ""
-    return replace(source, document=safe_path(source.document) if source.document else folder or source.stem)
+    return replace(source, document=safe_path(source.document) or folder or source.stem)
 
 
 def unit_size(files: int) -> int:
@@ -93,18 +99,19 @@ def plan_units(items: Sequence[Item], max_bytes: int = 2**30, first: int = 1) ->
 
     Args:
         items: as `documents` sorts their sources.
-        max_bytes: of the files of a unit, where their sizes are known.
+        max_bytes: of the files of a unit that are read, where their sizes are known.
         first: number of the first unit.
     """
-    size = unit_size(len(items))
+    size = unit_size(sum(item.files for item in items))
     unit: list[Item] = []
-    taken = 0
+    files = taken = 0
     for document in _grouped(items):
-        weight = sum(item.source.size or 0 for item in document)
-        if unit and (len(unit) + len(document) > size or taken + weight > max_bytes):
+        more, weight = sum(item.files for item in document), sum(item.source.size or 0 for item in document)
+        if unit and (files + more > size or taken + weight > max_bytes):
             yield _unit(first, unit)
-            first, unit, taken = first + 1, [], 0
+            first, unit, files, taken = first + 1, [], 0, 0
         unit += document
+        files += more
         taken += weight
     if unit:
         yield _unit(first, unit)
@@ -128,17 +135,17 @@ def _unit(number: int, items: Sequence[Item]) -> Unit:
 
 def _identity(source: SourceFile) -> str:
     """What makes a source the same one in two listings; its stem may change when a namesake comes to the corpus."""
-    return f"{source.origin}\0{source.first_page}"
+    return f"{source.origin}\0{source.first_page}\0{source.last_page or ''}"
 
 
 # ---- copies
 
 
-def with_copies(sources: Sequence[SourceFile], read_limit: int) -> list[Item]:
+def with_copies(sources: Sequence[SourceFile], read_limit: int, most_copies: int = _MOST_COPIES) -> list[Item]:
     """Items in the order of the sources; a file with the bytes of an earlier one becomes that one's copy.
 
     Only files of equal size are read, and only those that are documents of their own: a page that two books share is
-    a page of each.
+    a page of each. Of more equal files than `most_copies` (empty forms) another one is read.
     """
     alone = _alone(sources)
     by_size: dict[int, list[int]] = {}
@@ -146,18 +153,21 @@ def with_copies(sources: Sequence[SourceFile], read_limit: int) -> list[Item]:
         if source.size and alone[i]:
             by_size.setdefault(source.size, []).append(i)
     candidates = sorted(i for members in by_size.values() if len(members) > 1 for i in members)
-    first_of: dict[tuple[str, int, int | None], int] = {}
+    first_of: dict[tuple[bytes, int, int | None], int] = {}
     copies: dict[int, list[SourceFile]] = {}
     is_copy = set()
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        digests = pool.map(lambda i: _digest(sources[i], read_limit), candidates)
-        for i, digest in zip(candidates, digests, strict=True):
-            if digest is None:
-                continue
-            original = first_of.setdefault((digest, sources[i].first_page, sources[i].last_page), i)
-            if original != i:
-                copies.setdefault(original, []).append(sources[i])
-                is_copy.add(i)
+    for i, digest in zip(candidates, _digests([sources[i] for i in candidates], read_limit), strict=True):
+        if digest is None:
+            continue
+        key = (digest, sources[i].first_page, sources[i].last_page)
+        original = first_of.setdefault(key, i)
+        if original == i:
+            continue
+        if len(copies.setdefault(original, [])) == most_copies:
+            first_of[key] = i
+            continue
+        copies[original].append(sources[i])
+        is_copy.add(i)
     return [Item(s, tuple(copies.get(i, ()))) for i, s in enumerate(sources) if i not in is_copy]
 
 
@@ -170,13 +180,19 @@ def _alone(sources: Sequence[SourceFile]) -> list[bool]:
     ]
 
 
-def _digest(source: SourceFile, limit: int) -> str | None:
+def _digests(sources: Sequence[SourceFile], limit: int) -> Iterator[bytes | None]:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for start in range(0, len(sources), _DIGESTS_AT_ONCE):  # `map` makes a task of every one at once
+            yield from pool.map(lambda source: _digest(source, limit), sources[start : start + _DIGESTS_AT_ONCE])
+
+
+def _digest(source: SourceFile, limit: int) -> bytes | None:
     """SHA-256 of a file's bytes; None where it cannot be read, which whoever reads it later will tell."""
     try:
         data = read_source(source, limit)
     except Exception:  # the same error comes back, as a dead letter, when the file is to be transcribed
         return None
-    return hashlib.sha256(data).hexdigest() if len(data) <= limit else None
+    return hashlib.sha256(data).digest() if len(data) <= limit else None
 
 
 # ---- on disk
@@ -215,11 +231,19 @@ def plan_files(output: str) -> list[str]:
 
 
 def read_references(output: str) -> Iterator[UnitReference]:
-    """All units, from the indexes."""
+    """All units, from the indexes.
+
+    Raises:
+        BadInput: an index is damaged.
+    """
     for plan in plan_files(output):
-        for line in read_text(output, plan.replace(".jsonl", ".index")).splitlines():
-            name, offset, length, files, size = json.loads(line)
-            yield UnitReference(name, plan, offset, length, files, size)
+        index = plan.replace(".jsonl", ".index")
+        try:
+            for line in read_text(output, index).splitlines():
+                name, offset, length, files, size = json.loads(line)
+                yield UnitReference(name, plan, offset, length, files, size)
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"{output}/{index} is damaged", _START_ANEW) from error
 
 
 def read_unit(output: str, reference: UnitReference) -> Unit:
@@ -228,15 +252,26 @@ def read_unit(output: str, reference: UnitReference) -> Unit:
     Raises:
         BadInput: the plan is not what the index says.
     """
-    with open_to_read(output, reference.plan) as stream:
-        stream.seek(reference.offset)
-        data = stream.read(reference.length)
     try:
-        unit = _unit_from_json(json.loads(data))
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{output}/{reference.plan} is damaged at byte {reference.offset}", _START_ANEW) from error
+        with open_to_read(output, reference.plan) as stream:
+            stream.seek(reference.offset)
+            data = stream.read(reference.length)
+    except FileNotFoundError as error:
+        raise BadInput(f"{output}/{reference.plan} is gone", _START_ANEW) from error
+    unit = _sound_unit(output, reference.plan, data, reference.offset)
     if unit.name != reference.name:
         raise BadInput(f"{output}/{reference.plan} holds {unit.name} in the place of {reference.name}", _START_ANEW)
+    return unit
+
+
+def _sound_unit(output: str, plan: str, line: bytes, offset: int) -> Unit:
+    try:
+        unit = _unit_from_json(json.loads(line))
+        is_sound = _unit(int(unit.name.partition("-")[0]), unit.items).name == unit.name
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{output}/{plan} is damaged at byte {offset}", _START_ANEW) from error
+    if not is_sound:
+        raise BadInput(f"{output}/{plan} is damaged at byte {offset}: other files than {unit.name}", _START_ANEW)
     return unit
 
 
@@ -244,11 +279,17 @@ _START_ANEW = "take a new --output"
 
 
 def read_units(output: str) -> Iterator[Unit]:
-    """All units of the plan, in order."""
+    """All units of the plan, in order.
+
+    Raises:
+        BadInput: the plan is damaged.
+    """
     for plan in plan_files(output):
+        offset = 0
         with open_to_read(output, plan) as stream:
             for line in stream:
-                yield _unit_from_json(json.loads(line))
+                yield _sound_unit(output, plan, line, offset)
+                offset += len(line)
 
 
 _FIELDS = ("path", "stem", "size", "member", "first_page", "last_page", "document")
@@ -287,25 +328,36 @@ def _unit_from_json(value: dict[str, Any]) -> Unit:
 # ---- the corpus that an output folder belongs to
 
 
-def corpus_of(inputs: Sequence[str]) -> dict[str, Any]:
+TRANSCRIBED = "pagemill transcribe"
+
+
+def corpus_of(inputs: Sequence[str], made_by: str = TRANSCRIBED) -> dict[str, Any]:
     """What is written about the inputs; local ones as absolute paths, so that another folder does not look the same."""
-    return {
+    value: dict[str, Any] = {
         "version": PLAN_VERSION,
         "inputs": [name if is_remote(name) else os.path.abspath(name) for name in inputs],
     }
+    return value if made_by == TRANSCRIBED else {**value, "made_by": made_by}
 
 
-def claim_output(output: str, inputs: Sequence[str]) -> None:
+def claim_output(output: str, inputs: Sequence[str], made_by: str = TRANSCRIBED) -> None:
     """Makes the output folder the home of this corpus.
 
+    Args:
+        made_by: the job, and the version of what it writes.
+
     Raises:
-        BadInput: it belongs to another corpus or another version of this program.
+        BadInput: it belongs to another corpus or job, or another version of this program.
     """
-    mine = corpus_of(inputs)
+    mine = corpus_of(inputs, made_by)
     if CORPUS not in list_files(output, os.path.dirname(CORPUS)):
         write_atomically(output, CORPUS, json.dumps(mine, indent=1) + "\n")
         return
     theirs = read_corpus(output)
+    if theirs.get("made_by", TRANSCRIBED) != made_by:
+        raise BadInput(
+            f"{output} was made by {theirs.get('made_by', TRANSCRIBED)}, not by {made_by}", "choose another --output"
+        )
     if theirs["inputs"] != mine["inputs"]:
         raise BadInput(
             f"{output} holds the results of {', '.join(theirs['inputs'])}, not of {', '.join(mine['inputs'])}",
@@ -321,23 +373,36 @@ def read_corpus(output: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(read_text(output, CORPUS))
-        version = value["version"]
+        if value["version"] == PLAN_VERSION and not all(isinstance(name, str) for name in value["inputs"]):
+            raise TypeError("inputs are no names")
     except OSError as error:
         raise BadInput(f"{output} holds no results of `pagemill transcribe`", "name the --output of a run") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{output}/{CORPUS} is damaged", "take a new --output") from error
-    if version != PLAN_VERSION:
-        raise BadInput(f"{output} has ledger version {version}, this program writes {PLAN_VERSION}", _START_ANEW)
+        raise BadInput(f"{output}/{CORPUS} is damaged", _START_ANEW) from error
+    if value["version"] != PLAN_VERSION:
+        raise BadInput(
+            f"{output} has ledger version {value['version']}, this program writes {PLAN_VERSION}", _START_ANEW
+        )
     return dict(value)
 
 
 def unplanned(output: str, sources: Sequence[SourceFile]) -> tuple[list[SourceFile], list[str]]:
     """Sources that no plan names yet, and origins of planned files that the listing no longer has."""
-    known = {}
+    if not plan_files(output):
+        return list(sources), []
+    left = {_key(source) for source in sources}
+    vanished = []
     for unit in read_units(output):
         for item in unit.items:
             for source in (item.source, *item.copies):
-                known[_identity(source)] = source.origin
-    listed = {_identity(source) for source in sources}
-    new = [source for source in sources if _identity(source) not in known]
-    return new, sorted(origin for identity, origin in known.items() if identity not in listed)
+                key = _key(source)
+                if key in left:
+                    left.remove(key)
+                else:
+                    vanished.append(source.origin)
+    return [source for source in sources if _key(source) in left] if left else [], sorted(vanished)
+
+
+def _key(source: SourceFile) -> bytes:
+    """Stands for the identity in 16 bytes: there may be millions."""
+    return hashlib.blake2b(_identity(source).encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_model.document import Page
-from ocr_model.errors import PagemillError, UnreadablePage
+from ocr_model.errors import BadModel, MissingDependency, PagemillError, UnreadablePage
 from ocr_model.images import Limits, PageImage, sniff
 from pipelines import durations
 from pipelines.corpus import SourceFile, read_source
@@ -142,6 +142,9 @@ def read_items(
     Args:
         reader_of: the reader of a file's pages.
         observed: is told sizes and durations.
+
+    Raises:
+        BadModel, MissingDependency: there is no reader.
     """
     observed = observed or Observed()
     for batch in _batches(_decoded(items, decoder, options, observed), options):
@@ -188,6 +191,8 @@ def _decode(of: PageOfFile, decoder: Decoder, jpeg: bytes | None, observed: Obse
         image = decoder.decode(of.number - 1)
     except UnreadablePage as error:
         return _dead(of, "decode", error)
+    except OSError as error:  # the file had to be opened again and is gone
+        return _dead(of, "decode", error, "unreadable-file")
     observed.took("decode", time.perf_counter() - began)
     return _Decoded(of, image, jpeg)
 
@@ -236,9 +241,15 @@ def _read_batch(
 def _read_bisecting(
     batch: Sequence[_Decoded], reader: PageReader, options: ReadOptions, observed: Observed
 ) -> list[ReadPage | DeadPage]:
-    """Reads pages together; where that fails, each half by itself, until the page is found that it fails for."""
+    """Reads pages together; where that fails, each half by itself, until the page is found that it fails for.
+
+    Raises:
+        BadModel, MissingDependency: there is no reader, which is no page's fault.
+    """
     try:
         pages = _timed_read([part.image.pixels for part in batch], reader, options, observed)
+    except (BadModel, MissingDependency):
+        raise
     except Exception as error:  # one page must not take the others along, whatever it did to the reader
         if len(batch) == 1:
             reason = error.reason if isinstance(error, UnreadablePage) else "reader-failed"

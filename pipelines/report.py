@@ -160,21 +160,34 @@ def last_run(output: str) -> dict[str, Any]:
     records = []
     for name in list_files(output, RUNS):
         try:
-            records.append(json.loads(read_text(output, name)))
+            record = json.loads(read_text(output, name))
         except (OSError, ValueError):  # being written this very moment, or cut short: an older one is told
             continue
+        if isinstance(record, dict):
+            records.append(record)
     return max(records, key=lambda record: str(record.get("started")), default={})
 
 
 def write_lists(output: str, report: Report) -> None:
-    """Gathers the dead letters and the doubtful pages of all units in two files, empty where there are none."""
+    """Gathers the dead letters and the doubtful pages of all units in two files, empty where there are none.
+
+    Raises:
+        BadInput: a list of the ledger is damaged.
+    """
     _write_lines(output, DEAD_LETTERS, _lines(report, ledger.dead_letters))
     _write_lines(output, DOUBTFUL, _lines(report, ledger.doubtful_pages))
 
 
+def write_dead_letters(output: str, report: Report) -> None:
+    """Gathers the dead letters of all units in one file, empty where there are none."""
+    _write_lines(output, DEAD_LETTERS, _lines(report, ledger.dead_letters))
+
+
 def _lines(report: Report, read: Any) -> Iterator[str]:
     for name in sorted(report.entries):
-        for value in read(report.output, report.entries[name]):
+        with ledger.damage_told(report.output):
+            values = read(report.output, report.entries[name])
+        for value in values:
             yield json.dumps(asdict(value), ensure_ascii=False) + "\n"
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -22,15 +24,25 @@ _PR_SET_PDEATHSIG = 1
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 
 
-def supervise(argv: Sequence[str], output: str, workers: int, max_attempts: int) -> int:
+COMMAND = (sys.executable, "-m", "pipelines.cli")
+
+
+def supervise(
+    argv: Sequence[str], output: str, workers: int, max_attempts: int, command: Sequence[str] = COMMAND
+) -> int:
     """Exit code of `pagemill` with these arguments, run in a child.
 
     It is started again as long as units get done in between, and `max_attempts` + 1 times if not.
+
+    Args:
+        output: the output folder, whose ledger tells what gets done.
+        workers: that share the cores.
+        command: the program of the child, to which `argv` is added.
     """
     run = uuid.uuid4().hex[:12]
     done, left = _done(output), max_attempts + 1
     while True:
-        code = _run_child(argv, run, workers)
+        code = _run_child([*command, *argv], run, workers)
         if code >= 0 and code != WORKER_LOST:
             return code
         now_done = _done(output)
@@ -43,9 +55,8 @@ def supervise(argv: Sequence[str], output: str, workers: int, max_attempts: int)
         print(f"pagemill: {cause}; it is started again", file=sys.stderr)
 
 
-def _run_child(argv: Sequence[str], run: str, workers: int) -> int:
+def _run_child(command: Sequence[str], run: str, workers: int) -> int:
     """Exit code, or the negative number of the signal that ended the child."""
-    command = [sys.executable, "-m", "pipelines.cli", *argv]
     # A session of its own: Ctrl-C comes once, from here, and what is left of a dead child's workers can be ended.
     child = subprocess.Popen(command, env=_environment(run, workers), start_new_session=True)
     try:
@@ -85,6 +96,21 @@ def _done(output: str) -> int:
     from pipelines.ledger import entry_names
 
     return len(entry_names(output))
+
+
+_KILLED = re.compile(r"Worker subprocess exited with return code (-\d+|1[3-9]\d)$")
+
+
+def end_with_workers() -> None:
+    """This process ends as soon as one of its workers was killed: Beam would wait for it for ever."""
+    usual = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if _KILLED.match(str(arguments.exc_value)):
+            os._exit(WORKER_LOST)
+        usual(arguments)
+
+    threading.excepthook = hook
 
 
 def die_with_parent() -> None:

@@ -425,6 +425,14 @@ def borrowed_worker(options: RunOptions, readers: Readers, tally_folder: str | N
             _idle.append(worker)
 
 
+def close_idle_workers() -> None:
+    """Ends the decoders of this process: nothing is read any more."""
+    with _idle_lock:
+        for worker in _idle:
+            worker.decoder.close()
+        _idle.clear()
+
+
 def _count_outcome(outcome: Outcome, tally: Tally | None) -> None:
     if isinstance(outcome, DeadPage):
         Metrics.counter(_NAMESPACE, f"failed:{outcome.letter.reason}").inc()
@@ -564,6 +572,7 @@ def _run_pipeline(options: TranscribeOptions, planned: Planned, pipeline_options
             build(pipeline, planned.options, options.on_change, options.share_model, tally_folder)
             pipeline.run().wait_until_finish()
     finally:
+        close_idle_workers()
         if tally_folder:
             Tally.remove_folder(tally_folder)
 

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from ocr_model.bundle import DEFAULT_BUNDLE, bundle_digest
 from ocr_model.document import Page
-from ocr_model.errors import BadModel, PagemillError, TooManyFailures, UnreadablePage
+from ocr_model.errors import BadModel, TooManyFailures, UnreadablePage
 from pipelines import durations, ledger
 from pipelines.corpus import SourceFile, is_remote
 from pipelines.decoder import Decoder
 from pipelines.formats import FORMATS
 from pipelines.isolation import IsolatedReader, WatchedReader
 from pipelines.ledger import Counts, DeadLetter, Entry
-from pipelines.outputs import Staging, cannot_write, join, remove, remove_folder
+from pipelines.outputs import OutputFile, Staging, cannot_write, join, remove, remove_folder
 from pipelines.plan import Item, Unit, read_references, read_unit
 from pipelines.read_pages import (
     DeadPage,
@@ -299,13 +299,14 @@ def stage_unit(unit: Unit, worker: Worker) -> StagedUnit:
     """Reads the pages of a unit and writes their outputs under the names of a new attempt.
 
     Raises:
-        BadInput: the output folder cannot be written any more.
+        BadInput: the output folder cannot be written any more, or its ledger is damaged.
+        BadModel: a bundle is missing or has changed.
         TooManyFailures: this worker has seen more dead letters than the run may have.
     """
     options = worker.options
-    letters = _letters_to_retry(unit, options)
+    letters = _letters_before(unit, options)
     if options.retry is not None:
-        unit = narrowed(unit, letters)
+        unit = narrowed(unit, filter(options.retry.takes, letters))
     started, began, cpu_began = now(), time.perf_counter(), cpu_seconds()
     try:
         attempt = ledger.begin_attempt(options.output, unit.name, options.run)
@@ -318,11 +319,12 @@ def stage_unit(unit: Unit, worker: Worker) -> StagedUnit:
         outcomes = _noted(_outcomes(unit, attempt, worker, observed), worker)
         dead_before = frozenset((letter.path, letter.page) for letter in letters) if options.retry else None
         written = write_outcomes(outcomes, staging, _name_of_shards(unit, options), options.write, dead_before)
-    except OSError as error:
+    except BaseException as error:
+        # This process lives, so the attempt is not one that killed its worker.
         staging.discard()
-        raise cannot_write(options.output, error) from error
-    except PagemillError:
-        staging.discard()
+        ledger.withdraw_attempt(options.output, unit.name, options.run, attempt)
+        if isinstance(error, OSError):
+            raise cannot_write(options.output, error) from error
         raise
     return StagedUnit(
         unit=unit.name,
@@ -341,24 +343,29 @@ def stage_unit(unit: Unit, worker: Worker) -> StagedUnit:
     )
 
 
-def _letters_to_retry(unit: Unit, options: RunOptions) -> list[DeadLetter]:
+def _letters_before(unit: Unit, options: RunOptions) -> list[DeadLetter]:
+    """The dead letters of a unit that a retry begins with."""
     if options.retry is None:
         return []
-    entry = ledger.read_entry(options.output, unit.name)
-    return [letter for letter in ledger.dead_letters(options.output, entry) if options.retry.takes(letter)]
+    with ledger.damage_told(options.output):
+        return ledger.dead_letters(options.output, ledger.read_entry(options.output, unit.name))
 
 
 def narrowed(unit: Unit, letters: Iterable[DeadLetter]) -> Unit:
-    """The unit with no other documents than those of the dead letters."""
-    dead = {letter.path for letter in letters}
-    documents = {
-        source.document for item in unit.items for source in (item.source, *item.copies) if source.origin in dead
-    }
-    return replace(unit, items=tuple(i for i in unit.items if _documents_of(i) & documents))
+    """The unit with no other documents than those of the dead letters, and with all pages of each file of these."""
+    files, documents = {letter.path for letter in letters}, set[str]()
+    taken: tuple[Item, ...] = ()
+    while True:
+        more = tuple(i for i in unit.items if any(s.origin in files or s.document in documents for s in _sources_of(i)))
+        if len(more) == len(taken):
+            return replace(unit, items=more)
+        taken = more
+        files |= {source.origin for item in taken for source in _sources_of(item)}
+        documents |= {source.document for item in taken for source in _sources_of(item)}
 
 
-def _documents_of(item: Item) -> set[str]:
-    return {source.document for source in (item.source, *item.copies)}
+def _sources_of(item: Item) -> tuple[SourceFile, ...]:
+    return (item.source, *item.copies)
 
 
 def _name_of_shards(unit: Unit, options: RunOptions) -> str:
@@ -444,7 +451,7 @@ def commit_unit(staged: StagedUnit, options: RunOptions) -> Entry:
     """Publishes the outputs and writes the ledger entry.
 
     Raises:
-        BadInput: the output folder cannot be written any more.
+        BadInput: the output folder cannot be written any more, or its ledger is damaged.
     """
     try:
         earlier = _earlier_entry(staged, options)
@@ -460,7 +467,7 @@ def commit_unit(staged: StagedUnit, options: RunOptions) -> Entry:
                 remove(options.output, path)
         entry = ledger.commit(options.output, entry, lists)
         ledger.end_attempts(options.output, staged.unit)
-        _remove_staging(options.output, staged.unit)
+        remove_staging(options.output, staged.unit)
     except OSError as error:
         raise cannot_write(options.output, error) from error
     return entry
@@ -489,44 +496,54 @@ def _earlier_entry(staged: StagedUnit, options: RunOptions) -> Entry | None:
 def _merged(options: RunOptions, earlier: Entry, staged: StagedUnit) -> tuple[Lists, set[str]]:
     """The lists of the new entry, and the outputs of the earlier one that are not to stay."""
     output, written, redone = options.output, staged.written, staged.redone
-    old = ledger.output_files(output, earlier)
     new = {file.path for file in written.outputs}
     if options.retry is None:
-        return _lists(written), {file.path for file in old} - new
-    stems = _stems(output, staged)
-    outdated = {file.path for file in old if _stem_of(file.path) in stems} - new
-    kept = [file for file in old if file.path not in outdated | new]
+        try:
+            return _lists(written), {file.path for file in ledger.output_files(output, earlier)} - new
+        except ledger.DamagedEntry:  # what it wrote is not known any more
+            return _lists(written), set()
+    with ledger.damage_told(output):
+        old = ledger.output_files(output, earlier)
+        files = [f for f in ledger.file_counts(output, earlier) if f.path not in redone]
+        letters = [d for d in ledger.dead_letters(output, earlier) if d.path not in redone]
+        doubtful = [d for d in ledger.doubtful_pages(output, earlier) if d.path not in redone]
+    outdated = _outputs_of_redone(output, staged, old) - new
     lists: Lists = {
-        "files": [f for f in ledger.file_counts(output, earlier) if f.path not in redone] + written.files,
-        "outputs": sorted(kept + written.outputs),
-        "dead_letters": [d for d in ledger.dead_letters(output, earlier) if d.path not in redone] + written.letters,
-        "doubtful": [d for d in ledger.doubtful_pages(output, earlier) if d.path not in redone] + written.doubtful,
+        "files": files + written.files,
+        "outputs": sorted([file for file in old if file.path not in outdated | new] + written.outputs),
+        "dead_letters": letters + written.letters,
+        "doubtful": doubtful + written.doubtful,
     }
     return lists, outdated
 
 
-def _stem_of(path: str) -> str:
+def _outputs_of_redone(output: str, staged: StagedUnit, files: Iterable[OutputFile]) -> set[str]:
+    """Those of the outputs that hold documents or pages of files that a retry has done again."""
+    reference = next(r for r in read_references(output) if r.name == staged.unit)
+    redone, others = set[str](), set[str]()
+    for item in read_unit(output, reference).items:
+        for source in _sources_of(item):
+            (redone if source.origin in staged.redone else others).update((source.stem, source.document))
+    names = {file.path: _name_of(file.path) for file in files}
+    return {path for path, name in names.items() if name not in others and {name, _without_page(name)} & redone}
+
+
+def _name_of(path: str) -> str:
     """The name of the document or page that an output file holds.
 
-    >>> _stem_of("txt/a/book.page-0007.txt"), _stem_of("alto/a/b.c.xml")
-    ('a/book', 'a/b.c')
+    >>> _name_of("txt/a/book.page-0007.txt"), _name_of("alto/a/b.c.xml")
+    ('a/book.page-0007', 'a/b.c')
     """
-    relative = path.partition("/")[2]
-    for format in FORMATS.values():
-        if path.startswith(f"{format.name}/"):
-            relative = relative.removesuffix(format.extension)
-    return re.sub(r"\.page-\d{4,}$", "", relative)
+    folder, _, relative = path.partition("/")
+    return relative.removesuffix(FORMATS[folder].extension) if folder in FORMATS else relative
 
 
-def _stems(output: str, staged: StagedUnit) -> set[str]:
-    """The names of all that the files of a retry may have written before."""
-    reference = next(r for r in read_references(output) if r.name == staged.unit)
-    stems = set()
-    for item in read_unit(output, reference).items:
-        for source in (item.source, *item.copies):
-            if source.origin in staged.redone:
-                stems |= {_stem_of(f"txt/{source.stem}.txt"), source.document}
-    return stems
+def _without_page(name: str) -> str:
+    """
+    >>> _without_page("a/book.page-0007")
+    'a/book'
+    """
+    return re.sub(r"\.page-\d{4,}$", "", name)
 
 
 def _entry(staged: StagedUnit, options: RunOptions, retried: Entry | None, lists: Lists) -> Entry:
@@ -571,7 +588,7 @@ def _entry(staged: StagedUnit, options: RunOptions, retried: Entry | None, lists
     )
 
 
-def _remove_staging(output: str, unit: str) -> None:
+def remove_staging(output: str, unit: str) -> None:
     """Removes what this and broken attempts at the unit have left."""
     if is_remote(output):
         return

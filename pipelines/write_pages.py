@@ -6,6 +6,7 @@ shards   OUTPUT/FORMAT/UNIT.tar with the same files in it, OUTPUT/jsonl/UNIT.jso
 
 from __future__ import annotations
 
+import errno
 import io
 import tarfile
 import tempfile
@@ -81,6 +82,11 @@ class Files:
     def drop(self, file: StagedFile) -> None:
         self._staging.drop(file)
 
+    def take_back(self, relative: str) -> None:
+        """Removes what was kept."""
+        self.written = [file for file in self.written if file.path != relative]
+        self._staging.remove(relative)
+
     def close(self) -> None:
         pass
 
@@ -99,9 +105,17 @@ class Shards:
     def __init__(self, staging: Staging, unit: str) -> None:
         self._staging, self._unit = staging, unit
         self._tars: dict[str, tuple[StagedFile, tarfile.TarFile]] = {}
+        self._opened: set[str] = set()
         self.written: list[OutputFile] = []
 
     def open(self, relative: str) -> _Member:
+        """
+        Raises:
+            FileExistsError: another page or document has this name.
+        """
+        if relative in self._opened:
+            raise FileExistsError(errno.EEXIST, "another page or document has this name", relative)
+        self._opened.add(relative)
         return _Member(relative)
 
     def keep(self, member: _Member) -> None:
@@ -114,6 +128,10 @@ class Shards:
 
     def drop(self, member: _Member) -> None:
         member.stream.close()
+        self._opened.discard(member.relative)
+
+    def take_back(self, relative: str) -> None:
+        """Does nothing: what is in a tar stays in it."""
 
     def close(self) -> None:
         for file, tar in self._tars.values():
@@ -145,11 +163,14 @@ class _OpenFile:
         self.pages += 1
 
     def finish(self) -> None:
-        """A file of which no page could be read is dropped."""
         while self.skipped and self.pages:
             self.writer.skip(self.skipped.pop(0))
         if self.pages:
             self.writer.finish()
+
+    def close(self) -> None:
+        """Keeps the file; one of which no page could be read is dropped."""
+        if self.pages:
             self.target.keep(self.file)
         else:
             self.target.drop(self.file)
@@ -160,31 +181,41 @@ class _DocumentFiles:
 
     def __init__(self, source: SourceFile, options: WriteOptions, target: Files | Shards) -> None:
         self._options, self._target = options, target
-        self._open: dict[str, _OpenFile] = {}
+        self._open: dict[str, _OpenFile] = {}  # by format
+        self._pages: list[str] = []  # files of single pages
         self._name = source.document
 
     def add(self, source: SourceFile, of: PageOfFile, record: PageRecord, scan: PageScan) -> None:
         for format in self._formats():
             if self._is_per_page(format):
-                single = self._start(format, page_stem(source.stem, of))
+                single = self._file(format, page_stem(source.stem, of))
                 single.add(record, scan)
                 single.finish()
+                self._open.pop(format.name).close()
+                self._pages.append(single.file.relative)
             else:
-                self._document(format).add(record, scan)
+                self._file(format, self._name).add(record, scan)
 
     def skip(self, of: PageOfFile) -> None:
         for format in self._formats():
             if not self._is_per_page(format):
-                self._document(format).skipped.append(of.number)
+                self._file(format, self._name).skipped.append(of.number)
 
     def finish(self) -> None:
+        for file in self._open.values():
+            file.finish()
+
+    def close(self) -> None:
+        """Keeps the files; for when all of them could be finished."""
         while self._open:
-            self._open.popitem()[1].finish()
+            self._open.popitem()[1].close()
 
     def drop(self) -> None:
         while self._open:
             file = self._open.popitem()[1]
             file.target.drop(file.file)
+        for relative in self._pages:
+            self._target.take_back(relative)
 
     def _formats(self) -> Iterator[Format]:
         for name in self._options.formats:
@@ -194,14 +225,11 @@ class _DocumentFiles:
     def _is_per_page(self, format: Format) -> bool:
         return format.per == "page" or self._options.per_page
 
-    def _document(self, format: Format) -> _OpenFile:
+    def _file(self, format: Format, stem: str) -> _OpenFile:
         if format.name not in self._open:
-            self._open[format.name] = self._start(format, self._name)
+            file = self._target.open(f"{format.name}/{stem}{format.extension}")
+            self._open[format.name] = _OpenFile(file, format.open(file.stream, stem), self._target)
         return self._open[format.name]
-
-    def _start(self, format: Format, stem: str) -> _OpenFile:
-        file = self._target.open(f"{format.name}/{stem}{format.extension}")
-        return _OpenFile(file, format.open(file.stream, stem), self._target)
 
 
 def is_per_unit(format: Format, options: WriteOptions) -> bool:
@@ -221,6 +249,7 @@ class _Document:
 
     files: list[_DocumentFiles]
     read: list[tuple[PageOfFile, SourceFile, Counts]] = field(default_factory=list)
+    doubtful: list[DoubtfulPage] = field(default_factory=list)
     broken: Exception | None = None
 
 
@@ -276,15 +305,17 @@ class _UnitWriter:
         scan = PageScan(outcome.image.pixels, outcome.jpeg)
         confidence = outcome.page.confidence
         if confidence < self._options.doubtful_below:
-            self.doubtful += [DoubtfulPage(s.origin, of.number, of.page_id, round(confidence, 3)) for s in sources]
+            doubtful = [DoubtfulPage(s.origin, of.number, of.page_id, round(confidence, 3)) for s in sources]
+            document.doubtful += doubtful
         lines = list(outcome.page.lines())
         text = Counts(lines=len(lines), characters=sum(len(line.text) for line in lines))
+        records = [self._record(outcome, source) for source in sources]
         for n, (source, files) in enumerate(zip(sources, document.files, strict=True)):
             document.read.append((of, source, text + (Counts(duplicates=1) if n else Counts(read=1))))
-            record = self._record(outcome, source)
-            self._guarded(partial(files.add, source, of, record, scan))
-            if document.broken is None and self._is_new(source, of):
-                self._add_to_unit(record, scan)
+            self._guarded(partial(files.add, source, of, records[n], scan))
+        for source, record in zip(sources, records, strict=True):
+            if self._is_new(source, of):
+                self._guarded(partial(self._add_to_unit, record, scan))
 
     def _is_new(self, source: SourceFile, of: PageOfFile) -> bool:
         """Whether the unit's own files lack the page: a retry adds to them what was dead."""
@@ -341,8 +372,11 @@ class _UnitWriter:
             for files in document.files:
                 self._guarded(files.finish)
         if document.broken is None:
+            for files in document.files:
+                files.close()
             for _, source, counts in document.read:
                 self._tally(source, counts)
+            self.doubtful += document.doubtful
         else:
             for files in document.files:
                 files.drop()
@@ -361,6 +395,7 @@ class _UnitWriter:
         self._close_document()
         for file in self._unit_files.values():
             file.finish()
+            file.close()
         self._packed.close()
         outputs = sorted(self._files.written + self._packed.written)
         letters = [replace(letter, unit=self._unit) for letter in self.letters]

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from ocr_model.document import Box
+from ocr_model.examples import is_validation
 from ocr_model.finder import FinderConfig, build_finder, maps_function
 from ocr_model.layout import LineFinder
 from trainer.finder_samples import SampleConfig, batches, samples
-from trainer.line_data import is_validation
 from trainer.loop import Batch, LoopConfig, RunFolder, train
 from trainer.page_truth import TruePage, load_pages
 

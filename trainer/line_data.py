@@ -5,7 +5,6 @@ Processes without TensorFlow render and cut; the trainer takes finished batches 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import multiprocessing
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
 from ocr_model.errors import BadInput
+from ocr_model.examples import is_validation
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
 from ocr_model.text import normalise_line
 from trainer.synthesis.damage import as_jpeg
@@ -80,11 +80,6 @@ class LineDataConfig:
     max_width_px: int = 1600
     processes: int = 1
     seed: int = 1
-
-
-def is_validation(document: str, share: float) -> bool:
-    """Whether a document is for validation: by a digest of its name, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:4], "big") < share * 2**32
 
 
 def load_real_lines(folder: Path, exclude: tuple[str, ...] = ()) -> list[RealLine]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ocr_model.errors import BadArgument
-from pipelines.supervise import SUPERVISED_RUN, die_with_parent, supervise
+from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
 
 if TYPE_CHECKING:
     from pipelines.transcribe import TranscribeOptions
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="if DIR was begun with another model or configuration: fail, keep what is done, or do it again",
     )
-    parser.add_argument("--max-failures", metavar="N|X%", help="stop with exit code 4 when more pages fail")
+    parser.add_argument("--max-failures", metavar="LIMIT", help="stop with exit code 4 when more pages fail than N, or X%%")
     parser.add_argument(
         "--max-attempts", type=int, default=3, metavar="N", help="at a unit that kills its worker (default 3)"
     )
@@ -143,6 +143,7 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
         return supervise(list(argv), arguments.output, arguments.workers, arguments.max_attempts)
     if supervised:
         die_with_parent()
+        end_with_workers()
     from pipelines.report import report_text
     from pipelines.transcribe import dry_run, run
 

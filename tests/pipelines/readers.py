@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Sequence
 
@@ -45,3 +47,29 @@ class StuckReader(SizeReader):
     def read(self, images: Sequence[NDArray[np.uint8]]) -> list[Page]:
         threading.Event().wait(300)
         return super().read(images)
+
+
+class KillerReader(SizeReader):
+    """Kills its process with a page that is 13 pixels wide."""
+
+    def _read_one(self, image: NDArray[np.uint8]) -> Page:
+        if image.shape[1] == 13:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super()._read_one(image)
+
+
+class KillsAllReader(SizeReader):
+    """Kills its process whatever it reads."""
+
+    def read(self, images: Sequence[NDArray[np.uint8]]) -> list[Page]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+class HangingReader(SizeReader):
+    """Never comes back from a page that is 17 pixels wide."""
+
+    def _read_one(self, image: NDArray[np.uint8]) -> Page:
+        if image.shape[1] == 17:
+            threading.Event().wait()
+        return super()._read_one(image)

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,10 @@ from PIL import Image
 from ocr_model.bundle import DEFAULT_BUNDLE
 from ocr_model.errors import BadArgument, BadInput
 from ocr_model.metrics import score
-from pipelines import cli, transcribe
+from pipelines import cli
+from pipelines.commands.transcribe import DEAD_LETTERS_LEFT
+from pipelines.outputs import Staging
+from pipelines.supervise import SUPERVISED_RUN
 from tests import scans
 from tests.pipelines.readers import SizeReader
 
@@ -51,8 +55,7 @@ def test_flags_of_beam_are_handed_on_with_their_values(flags: list[str]) -> None
     [
         (["in", "--output", "out", "--formt", "txt"], "unknown flag --formt .did you mean --format?"),
         (["in", "--outptu=out"], "unknown flag --outptu=out .did you mean --output?"),
-        (["in", "--output", "out", "--format", "docx"], "invalid choice: 'docx'"),
-        (["--output", "out"], "required: INPUT"),
+        (["in", "--output", "out", "--per", "book"], "invalid choice: 'book'"),
         (["in", "--output", "out", "--direct_running_mode=fast"], "invalid choice: 'fast'"),
         (["in", "--output", "out", "--dpi", "x"], "invalid int value"),
     ],
@@ -62,11 +65,34 @@ def test_wrong_arguments_are_told(argv: list[str], message: str) -> None:
         parsed(*argv)
 
 
+@pytest.fixture
+def unsupervised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work is done in this process, where a test can put something in the place of the model."""
+    monkeypatch.setenv(SUPERVISED_RUN, "test")
+    monkeypatch.setattr("pipelines.commands.transcribe.die_with_parent", lambda: None)
+    monkeypatch.setattr("pipelines.commands.books.die_with_parent", lambda: None)
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
         (["transcrib"], 1, "did you mean transcribe?"),
         (["transcribe", "{0}/in", "--output", "{0}/out", "--dpi", "7"], 1, "--dpi 7"),
+        (["transcribe", "{0}/in", "--output", "{0}/out", "--format", "docx"], 1, "invalid choice: 'docx'"),
+        (["transcribe", "{0}/in", "--output", "{0}/out", "--page-range", "9-1"], 1, "no range of pages"),
+        (["transcribe", "{0}/in", "--output", "{0}/out", "--max-failures", "few"], 1, "is no limit"),
+        (["transcribe", "{0}/in", "--output", "{0}/out", "--route", "fr"], 1, "write COLUMN=VALUE:BUNDLE"),
+        (["transcribe", "{0}/in", "--output", "{0}/out", "--workers", "0"], 1, "is not positive"),
+        (["transcribe", "{0}/in", "--output", "{0}/out", "--workers=2", "--direct_num_workers=2"], 1, "both set"),
+        (["transcribe", "--output", "{0}/out"], 1, "required: INPUT"),
+        (["transcribe", "{0}/in", "--output", "{0}/out", "--config", "{0}/no.yaml"], 2, "cannot read"),
+        (["status", "{0}/in"], 2, "holds no results"),
+        (["verify", "{0}/in"], 2, "holds no results"),
+        (["retry", "{0}/in"], 2, "holds no results"),
+        (["retry", "{0}/in", "--timeout-s", "0"], 1, "--timeout-s 0.0 is not positive"),
+        (["estimate", "{0}/in", "--sample", "0"], 1, "must be positive"),
+        (["estimate", "{0}/in", "--machine", "abacus"], 2, "no machine abacus"),
+        (["estimate", "{0}/in"], 6, "no image in"),
         (["transcribe", "{0}/nowhere.jpg", "--output", "{0}/out"], 2, "no such file or folder"),
         (["transcribe", "{0}/in", "--output", "{0}/in/notes.txt"], 2, "cannot write to"),
         (["transcribe", "{0}/in", "--output", "{0}/out"], 6, "no image in"),
@@ -75,7 +101,12 @@ def test_wrong_arguments_are_told(argv: list[str], message: str) -> None:
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_a_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], code: int, message: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    unsupervised: None,
+    argv: list[str],
+    code: int,
+    message: str,
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("Dear Sir,")
@@ -99,20 +130,85 @@ def test_error_raised_by_a_worker_keeps_its_code() -> None:
     assert cli.error_of_worker("ZeroDivisionError: division by zero") is None
 
 
-class FullDisk:
-    def __init__(self, folder: str, relative: str) -> None:
+def test_full_disk_ends_the_run_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unsupervised: None
+) -> None:
+    def full(self: Staging, relative: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    (tmp_path / "a.png").write_bytes(scans.encoded(scans.picture(), "PNG"))
+    argv = ["transcribe", str(tmp_path), "--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "open", full)
+        patch.setattr("ocr_model.reader.Reader.load", SizeReader)
+        code, _, err = pagemill(capsys, *argv)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.endswith("/out: No space left on device (make room or choose another --output)\n")
+    monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
+    assert pagemill(capsys, *argv)[0] == 0
+    assert (tmp_path / "out/txt/a.txt").read_text() == "40x20\n"
 
-def test_full_disk_ends_the_run_with_one_line(
+
+def test_config_file_gives_the_flags_that_the_command_line_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unsupervised: None
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(scans.encoded(scans.picture(), "PNG"))
+    config = tmp_path / "run.yaml"
+    config.write_text(f"inputs: [{tmp_path}/in]\noutput: {tmp_path}/out\nformat: [txt, hocr]\nsingle-line: true\n")
+    monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
+    assert pagemill(capsys, "transcribe", "--config", str(config), "--format", "tsv")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["ledger", "tsv"]
+    config.write_text("inputs: []\nouptut: x\n")
+    code, _, err = pagemill(capsys, "transcribe", "--config", str(config))
+    assert code == 2 and f"{config}, line 2: unknown key ouptut (did you mean output?)" in err
+
+
+def test_books_of_a_folder_by_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unsupervised: None
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(scans.encoded(scans.picture(), "PNG"))
+    (tmp_path / "in/b.png").write_bytes(b"Dear Sir,")
+    monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
+    out = str(tmp_path / "out")
+    argv = ["transcribe", str(tmp_path / "in"), "--output", out]
+    assert pagemill(capsys, *argv)[0] == DEAD_LETTERS_LEFT
+    code, said, _ = pagemill(capsys, "status", out, "--units")
+    assert code == 0 and "2 files = 2 done + 0 open; 2 pages of the done ones = 1 read + 1 dead" in said
+    value = json.loads(pagemill(capsys, "status", out, "--json")[1])
+    assert (value["counts"]["read"], value["failures"], value["balanced"]) == (1, {"not-an-image": 1}, True)
+    (tmp_path / "in/b.png").write_bytes(scans.encoded(scans.picture(30, 30), "PNG"))
+    monkeypatch.setenv(SUPERVISED_RUN, "another")
+    assert pagemill(capsys, "retry", out)[0] == 0
+    assert pagemill(capsys, "retry", out)[0] == 6
+    assert pagemill(capsys, "verify", out)[0] == 0
+    (tmp_path / "out/txt/a.txt").write_text("other")
+    code, said, _ = pagemill(capsys, "verify", out, "--reopen")
+    assert code == 5 and "txt/a.txt: 5 bytes, the ledger has 6" in said
+    assert pagemill(capsys, *argv)[0] == 0 and pagemill(capsys, "verify", out)[0] == 0
+
+
+def test_estimate_tells_pages_and_price(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        (tmp_path / f"{n}.tif").write_bytes(scans.tiff([scans.picture(20 + n, 20)] * (n + 1)))
+    monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
+    code, said, _ = pagemill(capsys, "estimate", str(tmp_path), "--machine", "dataflow-batch")
+    assert code == 0 and "3 files, some 6 pages" in said and "USD" in said
+    value = json.loads(pagemill(capsys, "estimate", str(tmp_path), "--json", "--format", "txt,tsv")[1])
+    assert value["pages"]["mean"] == 6 and set(value["output_bytes"]) == {"txt", "tsv"}
+
+
+def test_dry_run_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.png").write_bytes(scans.encoded(scans.picture(), "PNG"))
-    monkeypatch.setattr(transcribe, "AtomicFile", FullDisk)
     monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
-    code, _, err = pagemill(capsys, "transcribe", str(tmp_path), "--output", str(tmp_path / "out"))
-    assert (code, err.count("\n")) == (2, 1)
-    assert err.endswith("/out: No space left on device\n")
+    code, said, _ = pagemill(capsys, "transcribe", str(tmp_path), "--output", str(tmp_path / "out"), "--dry-run")
+    assert code == 0 and "1 files, 1 of them new" in said and "CPU seconds a page" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_evaluate_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +231,7 @@ from tests.pipelines.readers import {reader}
 cli.be_quiet()
 from pipelines import transcribe
 run = transcribe.run
-transcribe.run = lambda options, *rest: run(dataclasses.replace(options, reader={reader}), *rest)
+transcribe.run = lambda options, *rest: run(dataclasses.replace(options, load={reader}), *rest)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -144,6 +240,7 @@ def start(reader: str, *argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", RUN.format(reader=reader), *argv],
         cwd=Path(__file__).parents[2],
+        env={**os.environ, SUPERVISED_RUN: "test"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -175,7 +272,7 @@ def test_dead_letters_make_exit_code_3_of_the_whole_process(tmp_path: Path) -> N
 def test_interrupted_run_ends_at_once_with_130(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(scans.encoded(scans.picture(), "PNG"))
     process = start("StuckReader", "transcribe", str(tmp_path), "--output", str(tmp_path / "out"))
-    started = tmp_path / "out" / ".partial"
+    started = tmp_path / "out" / "ledger" / "attempts"
     deadline = time.monotonic() + 30
     while not (started.is_dir() and any(started.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -183,7 +280,7 @@ def test_interrupted_run_ends_at_once_with_130(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == cli.INTERRUPTED, err
     assert err.splitlines()[-1] == "pagemill: interrupted" and "Traceback" not in err
-    assert os.listdir(tmp_path / "out") in ([], [".partial"])
+    assert os.listdir(tmp_path / "out") == ["ledger"]
 
 
 # The real thing: the default bundle, TensorFlow and Beam, in a process of their own.
@@ -201,7 +298,7 @@ def test_words_on_a_scan_become_text_with_the_default_bundle(tmp_path: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", code, *argv], cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
-    assert done.returncode == cli.DEAD_LETTERS_LEFT
+    assert done.returncode == DEAD_LETTERS_LEFT
     assert [line for line in done.stderr.splitlines() if " files, " not in line] == []  # progress and nothing else
     assert "3 of 4 pages read (2 lines)" in done.stdout
     assert score("The quick brown fox\njumps over the dog", (out / "txt/page.txt").read_text()).cer <= 0.06

@@ -1,9 +1,10 @@
 import io
+import threading
 from pathlib import Path
 
 import pytest
 
-from pipelines.progress import Progress, Summary, Tally, progress_text
+from pipelines.progress import Progress, Tally, progress_text
 
 
 class Terminal(io.StringIO):
@@ -17,6 +18,23 @@ def test_tallies_of_several_workers_add_up(tmp_path: Path) -> None:
         tally.add("pages")
     first.add("files")
     assert (Tally.count(str(tmp_path), "pages"), Tally.count(str(tmp_path), "files")) == (3, 1)
+    assert Tally.count(str(tmp_path), "dead") == 0
+
+
+def test_tally_goes_on_after_it_was_closed(tmp_path: Path) -> None:
+    tally = Tally(str(tmp_path))
+    for _ in range(2):
+        tally.add("pages")
+        tally.close()
+    assert Tally.count(str(tmp_path), "pages") == 2
+
+
+def test_folder_of_tallies_is_made_and_removed() -> None:
+    folder = Tally.make_folder()
+    Tally(folder).add("pages")
+    for _ in range(2):
+        Tally.remove_folder(folder)
+    assert Tally.count(folder, "pages") == 0
 
 
 @pytest.mark.parametrize(
@@ -45,11 +63,11 @@ def test_short_run_writes_no_log_line(tmp_path: Path) -> None:
     assert stream.getvalue() == ""
 
 
-def test_summary_tells_what_happened_and_where() -> None:
-    text = Summary("out", ("txt", "hocr"), 9, 10, 7, 80, {"truncated": 1, "encrypted": 2}, 3.21, 5.0, 4.0).text()
-    assert text.splitlines() == [
-        "7 of 10 pages read (80 lines) from 9 files",
-        "3 could not be read: 2 encrypted, 1 truncated (see out/dead_letters.jsonl)",
-        "2.00 pages/s, 0.40 CPU seconds a page, 3.2 s to start",
-        "results in out/txt, out/hocr",
-    ]
+def test_limit_of_dead_letters_stops_the_run_once(tmp_path: Path) -> None:
+    stopped = threading.Semaphore(0)
+    tallies = [Tally(str(tmp_path)), Tally(str(tmp_path))]
+    with Progress(str(tmp_path), 3, io.StringIO(), max_dead=1.5, stop=stopped.release):
+        for tally in tallies:  # neither alone has too many
+            tally.add("dead")
+        assert stopped.acquire(timeout=20)
+    assert not stopped.acquire(blocking=False)

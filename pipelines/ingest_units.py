@@ -1,0 +1,216 @@
+"""What an ingest worker does with a unit: make its records, stage them, publish them, write the ledger entry.
+
+No Beam here. `stage_ingest` may be broken off at any moment and begun again anywhere; `commit_ingest` makes it count.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ocr_model.errors import TooManyFailures, UnreadablePage
+from pipelines import ledger
+from pipelines.decoder import Decoder
+from pipelines.ingest_pages import IngestOutcome, IngestSettings, ingest_items
+from pipelines.ledger import Counts, DeadLetter, Entry
+from pipelines.outputs import Staging, cannot_write, read_text, remove, write_atomically
+from pipelines.plan import Item, Unit
+from pipelines.read_pages import DeadPage, Observed, PageOfFile
+from pipelines.units import cpu_seconds, now, remove_staging
+from pipelines.write_records import WrittenRecords, write_ingested
+
+
+@dataclass(frozen=True)
+class IngestRun:
+    """What the workers of a run need to know.
+
+    Attributes:
+        run: its name; a run that is started again after a crash keeps it.
+        configuration: digest of the settings.
+        max_attempts: at a unit that kills its worker.
+        max_dead: dead letters of the run, None for no limit.
+    """
+
+    output: str
+    run: str
+    settings: IngestSettings
+    configuration: str
+    code_version: str
+    max_attempts: int = 3
+    max_dead: float | None = None
+
+
+@dataclass
+class IngestWorker:
+    """What a process keeps between units."""
+
+    options: IngestRun
+    decoder: Decoder
+    on_outcome: Callable[[IngestOutcome], None] = lambda outcome: None
+    dead: int = 0
+
+
+@dataclass(frozen=True)
+class StagedIngest:
+    """A unit whose files are written and not yet published."""
+
+    unit: str
+    attempt: int
+    below: str
+    written: WrittenRecords
+    milliseconds: Mapping[str, Mapping[str, int]]
+    started: str
+    wall_s: float
+    cpu_s: float
+    bytes_in: int
+
+
+def stage_ingest(unit: Unit, worker: IngestWorker) -> StagedIngest:
+    """Makes the records of a unit and writes them under the names of a new attempt.
+
+    Raises:
+        BadInput: the output folder cannot be written any more.
+        TooManyFailures: this worker has seen more dead letters than the run may have.
+    """
+    options = worker.options
+    started, began, cpu_began = now(), time.perf_counter(), cpu_seconds()
+    try:
+        attempt = ledger.begin_attempt(options.output, unit.name, options.run)
+    except OSError as error:
+        raise cannot_write(options.output, error) from error
+    below = f"{ledger.STAGING}/{unit.name}.{uuid.uuid4().hex[:12]}"
+    staging = Staging(options.output, below)
+    observed = Observed(milliseconds={})
+    try:
+        outcomes = _noted(_outcomes(unit, attempt, worker, observed), worker)
+        written = write_ingested(outcomes, staging, unit.name)
+    except BaseException as error:
+        # This process lives, so the attempt is not one that killed its worker.
+        staging.discard()
+        ledger.withdraw_attempt(options.output, unit.name, options.run, attempt)
+        if isinstance(error, OSError):
+            raise cannot_write(options.output, error) from error
+        raise
+    letters = [replace(letter, attempts=attempt) for letter in written.letters]
+    return StagedIngest(
+        unit=unit.name,
+        attempt=attempt,
+        below=below,
+        written=replace(written, letters=letters),
+        milliseconds={stage: dict(counts) for stage, counts in observed.milliseconds.items()},
+        started=started,
+        wall_s=time.perf_counter() - began,
+        cpu_s=cpu_seconds() - cpu_began,
+        bytes_in=observed.bytes_in,
+    )
+
+
+def _outcomes(unit: Unit, attempt: int, worker: IngestWorker, observed: Observed) -> Iterator[IngestOutcome]:
+    """The pages of a unit. Where an attempt has died, the next ones note each file before they touch it, and leave out
+    those that killed an attempt; after the last attempt the unit is given up."""
+    options = worker.options
+    if attempt == 1:
+        yield from ingest_items(unit.items, worker.decoder, options.settings, observed)
+        return
+    killers = _files_in_hand(options, unit.name)
+    for number, item in enumerate(unit.items):
+        if attempt > options.max_attempts or number in killers:
+            yield _quarantined(item)
+            continue
+        _take_in_hand(options, unit.name, attempt, number)
+        yield from ingest_items([item], worker.decoder, options.settings, observed)
+
+
+def _files_in_hand(options: IngestRun, unit: str) -> set[int]:
+    """The items that earlier attempts at the unit had in hand when they died."""
+    found = set()
+    for name in ledger.attempts(options.output, unit, options.run):
+        note = json.loads(read_text(options.output, name))
+        if "item" in note:
+            found.add(int(note["item"]))
+    return found
+
+
+def _take_in_hand(options: IngestRun, unit: str, attempt: int, item: int) -> None:
+    note = json.dumps({"worker": ledger.worker_name(), "item": item}) + "\n"
+    write_atomically(options.output, f"{ledger.ATTEMPTS}/{unit}.{options.run}.{attempt}", note)
+
+
+def _quarantined(item: Item) -> DeadPage:
+    error = UnreadablePage("the file has killed its worker", "quarantined")
+    return DeadPage(PageOfFile(item, 1, 1), DeadLetter.of(item.source.origin, None, "open", error))
+
+
+def _noted(outcomes: Iterable[IngestOutcome], worker: IngestWorker) -> Iterator[IngestOutcome]:
+    """The outcomes, while the worker keeps an eye on the limit of failures."""
+    limit = worker.options.max_dead
+    for outcome in outcomes:
+        if isinstance(outcome, DeadPage):
+            worker.dead += 1 + len(outcome.of.item.copies)
+            if limit is not None and worker.dead > limit:
+                raise TooManyFailures(f"over {limit:g} pages became no records", AFTER_THE_LIMIT)
+        worker.on_outcome(outcome)
+        yield outcome
+
+
+AFTER_THE_LIMIT = "see the dead letters; run again with a higher --max-failures to go on"
+
+
+def commit_ingest(staged: StagedIngest, options: IngestRun) -> Entry:
+    """Publishes the files and writes the ledger entry; files of an earlier entry that are not made any more go.
+
+    Raises:
+        BadInput: the output folder cannot be written any more.
+    """
+    output = options.output
+    lists: dict[str, Sequence[ledger.Listed]] = {
+        "files": staged.written.files,
+        "outputs": staged.written.outputs,
+        "dead_letters": staged.written.letters,
+        "doubtful": [],
+    }
+    try:
+        outdated = _earlier_outputs(output, staged.unit) - {file.path for file in staged.written.outputs}
+        ledger.reopen(output, staged.unit)  # from here on its old files are being replaced
+        Staging(output, staged.below).publish(staged.written.outputs)
+        for path in outdated:
+            remove(output, path)
+        entry = ledger.commit(output, _entry(staged, options), lists)
+        ledger.end_attempts(output, staged.unit)
+        remove_staging(output, staged.unit)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    return entry
+
+
+def _earlier_outputs(output: str, unit: str) -> set[str]:
+    try:
+        return {file.path for file in ledger.output_files(output, ledger.read_entry(output, unit))}
+    except (FileNotFoundError, ledger.DamagedEntry):
+        return set()
+
+
+def _entry(staged: StagedIngest, options: IngestRun) -> Entry:
+    written = staged.written
+    counts = sum((file.as_counts() for file in written.files), Counts())
+    return Entry(
+        unit=staged.unit,
+        run=options.run,
+        attempt=staged.attempt,
+        counts=replace(counts, bytes_in=staged.bytes_in, bytes_out=sum(file.size for file in written.outputs)),
+        failures=dict(Counter(letter.reason for letter in written.letters if letter.line is None)),
+        milliseconds=staged.milliseconds,
+        model="",
+        configuration=options.configuration,
+        code_version=options.code_version,
+        started=staged.started,
+        ended=now(),
+        wall_s=round(staged.wall_s, 3),
+        cpu_s=round(staged.cpu_s, 3),
+        worker=ledger.worker_name(),
+        tallies=written.tallies,
+    )

@@ -1,0 +1,392 @@
+"""The figures of `pagemill transcribe` at scale; each is made by a command of its own.
+
+    python -m tests.figures.transcribe overhead             pipeline against a plain loop, in CPU seconds; two workers
+    python -m tests.figures.transcribe memory --pages 20000 resident memory over a long run of small pages
+    python -m tests.figures.transcribe kill --rounds 20     kill -9 at random moments, then the same outputs
+    python -m tests.figures.transcribe estimate             an estimate from 50 pages against a run of 1,000
+    python -m tests.figures.transcribe plan                 a manifest of a million rows: time, memory, graph
+    python -m tests.figures.transcribe simulate             units, ledger and status without a model
+
+All take the sample scans unless `--scans DIR` names others. CPU seconds are those of a process and its children.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from ocr_model.document import Page
+
+ROOT = Path(__file__).parents[2]
+IMAGES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+WARM_PAGES = 24
+
+
+def command(*argv: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines.cli", *argv]
+
+
+def cpu_of(argv: Sequence[str]) -> tuple[float, float]:
+    """CPU and wall seconds of a command with all that it starts.
+
+    Raises:
+        RuntimeError: it failed; exit code 3 (dead letters) is no failure.
+    """
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode not in (0, 3):
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-2000:]}")
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return cpu_s, time.monotonic() - began
+
+
+def scans_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+
+
+def make_corpus(folder: Path, scans: Path, files: int) -> Path:
+    """A folder of so many files, the scans again and again."""
+    folder.mkdir(parents=True)
+    sources = scans_of(scans)
+    for n in range(files):
+        source = sources[n % len(sources)]
+        shutil.copy(source, folder / f"{n:06}{source.suffix}")
+    return folder
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pagemill-figures-") as folder:
+        yield Path(folder)
+
+
+LOOP = """
+import sys
+from ocr_model.images import open_document
+from ocr_model.reader import Reader
+reader = Reader.load()
+batch, pages = [], 0
+for path in sys.argv[1:]:
+    document = open_document(open(path, "rb").read())
+    for index in range(document.page_count):
+        batch.append(document.decode(index).pixels)
+        pages += 1
+        if len(batch) == 16:
+            reader.read(batch)
+            batch = []
+if batch:
+    reader.read(batch)
+print(pages)
+"""
+
+
+def overhead(arguments: argparse.Namespace) -> dict[str, object]:
+    """CPU seconds of the pipeline against those of a loop over `Reader.read`, start-up taken off by a short run; and
+    pages a second of two workers against one, beside what two loops at a time give on this machine."""
+    with workplace() as place:
+        short = make_corpus(place / "short", arguments.scans, WARM_PAGES)
+        long = make_corpus(place / "long", arguments.scans, WARM_PAGES + arguments.files)
+
+        def loop(folder: Path) -> list[str]:
+            return [sys.executable, "-c", LOOP, *map(str, scans_of(folder))]
+
+        def pipeline(folder: Path, *flags: str) -> list[str]:
+            out = tempfile.mkdtemp(dir=place)
+            return command("transcribe", str(folder), "--output", out, "--duplicates", "each", *flags)
+
+        def difference(make: Callable[[Path], list[str]]) -> tuple[float, float]:
+            few, many = cpu_of(make(short)), cpu_of(make(long))
+            return many[0] - few[0], many[1] - few[1]
+
+        loops, pipelines = [], []
+        for _ in range(arguments.repeats):
+            loops.append(difference(loop))
+            pipelines.append(difference(pipeline))
+        two = difference(lambda folder: pipeline(folder, "--workers", "2"))
+        both = _two_loops(loop(short), loop(long))
+    loop_cpu, loop_wall = np.median(np.array(loops), axis=0)
+    pipe_cpu, pipe_wall = np.median(np.array(pipelines), axis=0)
+    return {
+        "files": arguments.files,
+        "cpu_s_loop": round(float(loop_cpu), 2),
+        "cpu_s_pipeline": round(float(pipe_cpu), 2),
+        "overhead": round(float(pipe_cpu / loop_cpu) - 1, 3),
+        "two_workers_against_one": round(float(pipe_wall) / two[1], 2),
+        "two_loops_against_one": round(2 * float(loop_wall) / both, 2),
+    }
+
+
+def _two_loops(short: list[str], long: list[str]) -> float:
+    """Wall seconds that two loops at a time need, start-up taken off: each does all files."""
+    spans = []
+    threads = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    for argv in (short, long):
+        began = time.monotonic()
+        running = [subprocess.Popen(argv, cwd=ROOT, env=threads, stdout=subprocess.DEVNULL) for _ in range(2)]
+        for process in running:
+            process.wait()
+        spans.append(time.monotonic() - began)
+    return spans[1] - spans[0]
+
+
+def memory(arguments: argparse.Namespace) -> dict[str, object]:
+    """Resident memory of the job over a long run of small pages."""
+    with workplace() as place:
+        folder = place / "in"
+        folder.mkdir()
+        rng = random.Random(1)
+        for n in range(arguments.pages):
+            _small_page(rng, n).save(folder / f"{n:06}.png")
+        out = place / "out"
+        argv = command("transcribe", str(folder), "--output", str(out), "--duplicates", "each")
+        job = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        samples: list[tuple[int, float]] = []
+        while job.poll() is None:
+            time.sleep(0.5)
+            samples.append((_pages_done(out), _rss_mb(job.pid)))
+    early = [rss for pages, rss in samples if 1000 <= pages <= 2000]
+    late = [rss for pages, rss in samples if pages >= 0.95 * arguments.pages]
+    return {
+        "pages": arguments.pages,
+        "rss_mb_at_1000": round(float(np.median(early)), 1),
+        "rss_mb_at_the_end": round(float(np.median(late)), 1),
+        "ratio": round(float(np.median(late) / np.median(early)), 3),
+        "peak_mb": round(max(rss for _, rss in samples), 1),
+    }
+
+
+def _small_page(rng: random.Random, number: int) -> Image.Image:
+    image = Image.new("L", (360, 120), 250)
+    draw = ImageDraw.Draw(image)
+    draw.text((20, 20), f"Page {number} of the ledger", fill=20, font_size=22)
+    draw.text((20, 60), f"{rng.randrange(10**6)} received", fill=20, font_size=22)
+    return image
+
+
+def _pages_done(out: Path) -> int:
+    """Pages in the ledger, by the names of its entries: units are of one size but the last."""
+    units = out / "ledger" / "units"
+    index = out / "ledger" / "plan" / "0001.index"
+    if not (units.is_dir() and index.exists()):
+        return 0
+    done = {name[: -len(".json")] for name in os.listdir(units) if name.endswith(".json")}
+    sizes = (json.loads(line) for line in index.read_text().splitlines())
+    return sum(files for name, _, _, files, _ in sizes if name in done)
+
+
+def _rss_mb(pid: int) -> float:
+    """Of a process and all that it started."""
+    total, todo = 0.0, [pid]
+    while todo:
+        current = todo.pop()
+        try:
+            status = Path(f"/proc/{current}/status").read_text()
+            children = [f.read_text().split() for f in Path(f"/proc/{current}/task").glob("*/children")]
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
+        todo += [int(child) for group in children for child in group]
+    return total
+
+
+def kill(arguments: argparse.Namespace) -> dict[str, object]:
+    """Kills worker or launcher at random moments, runs again, and compares with a run that nobody disturbed."""
+    rng = random.Random(arguments.seed)
+    formats = "txt,jsonl,hocr,alto,page,tsv,pdf,parquet"
+    with workplace() as place:
+        folder = make_corpus(place / "in", arguments.scans, arguments.files)
+
+        def argv(out: Path) -> list[str]:
+            return command("transcribe", str(folder), "--output", str(out), "--duplicates", "each", "--format", formats)
+
+        began = time.monotonic()
+        cpu_of(argv(place / "whole"))
+        span_s = time.monotonic() - began
+        out, kills, redone = place / "broken", 0, 0
+        finished: dict[str, str] = {}
+        for _ in range(arguments.rounds):
+            job = subprocess.Popen(argv(out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                job.wait(rng.uniform(0.05, 0.5) * span_s)
+            except subprocess.TimeoutExpired:
+                kills += 1
+                _kill(job, launcher_too=rng.random() < 0.5)
+            redone += _redone(out, finished)
+        cpu_of(argv(out))
+        redone += _redone(out, finished)
+        same = _outputs(out) == _outputs(place / "whole")
+    return {"rounds": arguments.rounds, "kills": kills, "units": len(finished), "done_twice": redone, "same": same}
+
+
+def _kill(job: subprocess.Popen[bytes], launcher_too: bool) -> None:
+    """Kills the job's worker, or it and its launcher; a launcher that is left finishes by itself."""
+    children = [child for f in Path(f"/proc/{job.pid}/task").glob("*/children") for child in f.read_text().split()]
+    if launcher_too:
+        job.kill()
+    for child in children:
+        with_children = [c for f in Path(f"/proc/{child}/task").glob("*/children") for c in f.read_text().split()]
+        for pid in [child, *with_children][: 1 if len(with_children) % 2 else None]:
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    job.wait()
+
+
+def _redone(out: Path, finished: dict[str, str]) -> int:
+    """Units whose entry has changed since it was first seen; adds the new ones."""
+    changed = 0
+    for entry in (out / "ledger" / "units").glob("??????-????????.json"):
+        text = entry.read_text()
+        changed += finished.setdefault(entry.name, text) != text
+    return changed
+
+
+def _outputs(out: Path) -> dict[str, str]:
+    """Digest of every file that is no book-keeping."""
+    files = (path for path in out.rglob("*") if path.is_file() and "ledger" not in path.relative_to(out).parts)
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def estimate(arguments: argparse.Namespace) -> dict[str, object]:
+    """CPU seconds that an estimate from a sample foretells, against those of the whole run."""
+    with workplace() as place:
+        folder = make_corpus(place / "in", arguments.scans, arguments.files)
+        argv = command("estimate", str(folder), "--sample", str(arguments.sample), "--json")
+        told = json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        cpu_of(command("transcribe", str(folder), "--output", str(place / "out"), "--duplicates", "each"))
+        argv = command("status", str(place / "out"), "--json")
+        was = json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    return {
+        "pages": was["counts"]["pages"],
+        "estimated_pages": told["pages"]["mean"],
+        "measured_cpu_s": was["cpu_s"],
+        "estimated_cpu_s": told["cpu_s"],
+        "ratio": round(told["cpu_s"]["mean"] / was["cpu_s"], 3),
+    }
+
+
+class NoReader:
+    """Reads nothing, at once."""
+
+    def __init__(self, bundle: str | None = None) -> None:
+        pass
+
+    def read(self, images: Sequence[NDArray[np.uint8]]) -> list[Page]:
+        return [Page(image.shape[1], image.shape[0]) for image in images]
+
+    read_single_lines = read
+
+
+PLAN = """
+import json, resource, sys, time
+import apache_beam as beam
+from pipelines.outputs import prepare_output
+from pipelines.transcribe import TranscribeOptions, build, prepare
+began = time.process_time()
+options = TranscribeOptions(inputs=(sys.argv[1],), output=sys.argv[2])
+prepare_output(options.output)
+planned = prepare(options)
+cpu_s = time.process_time() - began
+pipeline = beam.Pipeline(runner="FnApiRunner")
+build(pipeline, planned.options)
+size = len(pipeline.to_runner_api().SerializeToString())
+again = time.process_time()
+prepare(options)
+peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"files": planned.files, "units": planned.units, "cpu_s": round(cpu_s, 1), "peak_mb": round(peak_mb),
+                  "cpu_s_again": round(time.process_time() - again, 1), "graph_bytes": size}))
+"""
+
+
+def plan(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """Listing and planning of manifests of ten rows and of a million."""
+    results = []
+    for rows in (10, arguments.rows):
+        with workplace() as place:
+            manifest = place / "corpus.csv"
+            with manifest.open("w") as stream:
+                stream.write("path,language,year\n")
+                stream.writelines(
+                    f"gs://archive-scans/series-{n // 1000:04}/box-{n % 1000:04}/scan-{n:08}.jpg,en,{1900 + n % 60}\n"
+                    for n in range(rows)
+                )
+            argv = [sys.executable, "-c", PLAN, str(manifest), str(place / "out")]
+            results.append(
+                json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+            )
+    return results
+
+
+def simulate(arguments: argparse.Namespace) -> dict[str, object]:
+    """A run without a model over tiny pages: what planning, units, ledger and status take for a page."""
+    from pipelines.report import reconcile
+    from pipelines.transcribe import TranscribeOptions, run
+    from pipelines.units import cpu_seconds
+
+    with workplace() as place:
+        folder = place / "in"
+        folder.mkdir()
+        Image.new("L", (8, 8), 255).save(place / "dot.png")
+        for n in range(arguments.pages):
+            os.link(place / "dot.png", folder / f"{n:07}.png")
+        began, began_cpu = time.monotonic(), cpu_seconds()
+        run(TranscribeOptions((str(folder),), str(place / "out"), load=NoReader, copies=False))
+        run_s, run_cpu = time.monotonic() - began, cpu_seconds() - began_cpu
+        began = time.monotonic()
+        report = reconcile(str(place / "out"))
+        status_s = time.monotonic() - began
+        ledger_bytes = sum(f.stat().st_size for f in (place / "out" / "ledger").rglob("*") if f.is_file())
+    return {
+        "pages": arguments.pages,
+        "units": len(report.entries),
+        "cpu_ms_a_page": round(1000 * run_cpu / arguments.pages, 2),
+        "wall_s": round(run_s, 1),
+        "status_s": round(status_s, 2),
+        "ledger_bytes_a_page": round(ledger_bytes / arguments.pages),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "threads": threading.active_count(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scans", type=Path, default=ROOT / "samples", help="folder of images (default: the samples)")
+    figures = parser.add_subparsers(dest="figure", required=True)
+    for function, numbers in (
+        (overhead, {"files": 300, "repeats": 3}),
+        (memory, {"pages": 20_000}),
+        (kill, {"rounds": 20, "files": 100, "seed": 1}),
+        (estimate, {"files": 1000, "sample": 50}),
+        (plan, {"rows": 1_000_000}),
+        (simulate, {"pages": 50_000}),
+    ):
+        figure = figures.add_parser(function.__name__, help=" ".join((function.__doc__ or "").split()))
+        for name, default in numbers.items():
+            figure.add_argument(f"--{name}", type=int, default=default)
+        figure.set_defaults(make=function)
+    arguments = parser.parse_args()
+    print(json.dumps(arguments.make(arguments), indent=1))
+
+
+if __name__ == "__main__":
+    main()

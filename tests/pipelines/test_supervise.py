@@ -1,0 +1,135 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.report import reconcile
+from pipelines.supervise import SUPERVISED_RUN, supervise
+from tests import scans
+
+ROOT = Path(__file__).parents[2]
+
+CHILD = """
+import dataclasses, sys
+from pipelines import cli
+from tests.pipelines import readers
+cli.be_quiet()
+from pipelines import transcribe
+run = transcribe.run
+change = lambda options: dataclasses.replace(options, load=readers.{reader}, timeout_s={timeout_s})
+if __name__ == "__main__":
+    transcribe.run = lambda options, *rest: run(change(options), *rest)
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def child(tmp_path: Path, reader: str, timeout_s: float = 60.0) -> list[str]:
+    program = tmp_path / "child.py"
+    program.write_text(CHILD.format(reader=reader, timeout_s=timeout_s))
+    return [sys.executable, str(program)]
+
+
+@pytest.fixture(autouse=True)
+def _finds_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv(SUPERVISED_RUN, raising=False)
+
+
+def put(root: Path, widths: list[int]) -> list[str]:
+    (root / "in").mkdir()
+    for n, width in enumerate(widths):
+        (root / "in" / f"{n}.png").write_bytes(scans.encoded(scans.picture(width, 20), "PNG"))
+    return ["transcribe", str(root / "in"), "--output", str(root / "out"), "--duplicates", "each"]
+
+
+def letters(root: Path) -> list[tuple[str, str]]:
+    lines = (root / "out/dead_letters.jsonl").read_text().splitlines()
+    return [(Path(letter["path"]).name, letter["reason"]) for letter in map(json.loads, lines)]
+
+
+def test_page_that_kills_its_worker_is_one_dead_letter(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    argv = put(tmp_path, [20, 13, 30])
+    assert supervise(argv, str(tmp_path / "out"), 1, 3, child(tmp_path, "KillerReader")) == 3
+    assert letters(tmp_path) == [("1.png", "reader-died")]
+    assert reconcile(str(tmp_path / "out")).counts.read == 2
+    assert "the job died of SIGSEGV; it is started again" in capfd.readouterr().err
+
+
+def test_page_that_hangs_in_the_reader_is_one_dead_letter(tmp_path: Path) -> None:
+    argv = put(tmp_path, [20, 17, 30])
+    began = time.monotonic()
+    assert supervise(argv, str(tmp_path / "out"), 1, 3, child(tmp_path, "HangingReader", timeout_s=2.0)) == 3
+    assert letters(tmp_path) == [("1.png", "timeout")]
+    assert time.monotonic() - began < 60
+
+
+def test_unit_that_kills_every_reader_ends_all_the_same(tmp_path: Path) -> None:
+    argv = put(tmp_path, [20, 30])
+    assert supervise(argv, str(tmp_path / "out"), 1, 3, child(tmp_path, "KillsAllReader")) == 3
+    assert letters(tmp_path) == [("0.png", "reader-died"), ("1.png", "reader-died")]
+
+
+def test_child_that_always_dies_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    dies = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    (tmp_path / "out").mkdir()
+    assert supervise([], str(tmp_path / "out"), 1, 2, dies) == 15
+    err = capfd.readouterr().err
+    assert err.count("it is started again") == 2 and "again and again" in err
+
+
+def test_exit_code_of_the_child_is_handed_on(tmp_path: Path) -> None:
+    assert supervise([], str(tmp_path), 1, 3, [sys.executable, "-c", "raise SystemExit(6)"]) == 6
+
+
+def launched(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A launcher whose job is stuck in its first page, and the folder of attempts."""
+    argv = put(tmp_path, [20])
+    call = f"supervise({argv!r}, {argv[3]!r}, 1, 3, {child(tmp_path, 'StuckReader')!r})"
+    code = f"import sys; from pipelines.supervise import supervise; sys.exit({call})"
+    launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    attempts = tmp_path / "out/ledger/attempts"
+    deadline = time.monotonic() + 60
+    while not (attempts.is_dir() and any(attempts.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return launcher, attempts
+
+
+def test_request_to_end_reaches_the_child_as_an_interrupt(tmp_path: Path) -> None:
+    launcher, attempts = launched(tmp_path)
+    launcher.send_signal(signal.SIGTERM)
+    _, err = launcher.communicate(timeout=60)
+    assert (launcher.returncode, err.splitlines()[-1]) == (130, "pagemill: interrupted")
+    assert not any(attempts.iterdir())
+
+
+def test_job_does_not_outlive_its_launcher(tmp_path: Path) -> None:
+    launcher, attempts = launched(tmp_path)
+    (marker,) = attempts.iterdir()
+    worker = int(json.loads(marker.read_text())["worker"].rpartition(":")[2])
+    launcher.kill()
+    launcher.communicate()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and _is_alive(worker):
+        time.sleep(0.05)
+    assert not _is_alive(worker)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="two workers want two cores")
+def test_worker_of_two_that_dies_does_not_end_the_run(tmp_path: Path) -> None:
+    argv = put(tmp_path, [20 + n for n in range(30)] + [13] + [60 + n for n in range(10)])
+    argv += ["--workers", "2"]
+    assert supervise(argv, str(tmp_path / "out"), 2, 3, child(tmp_path, "KillerReader")) == 3
+    assert letters(tmp_path) == [("30.png", "reader-died")]
+    assert reconcile(str(tmp_path / "out")).counts.read == 40
