@@ -226,6 +226,12 @@ class Page:
         )
         return replace(self, width=width, height=height, regions=regions)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from ocr_model.notebook import page_as_html
+
+        return page_as_html(self)
+
     @property
     def confidence(self) -> float:
         """Mean confidence over the characters, 0 to 1; 1 for an empty page."""

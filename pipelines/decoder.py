@@ -262,6 +262,7 @@ class _Child:
         self._pixels_bytes = pixels_bytes
         self._asked = 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setblocking(True)  # a library may have set a default timeout, which makes sockets non-blocking
         try:
             with theirs:
                 os.ftruncate(self.pixels_file, pixels_bytes)  # a promise: what is not touched takes no memory

@@ -22,7 +22,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from ocr_model.errors import BadInput
-from pipelines.corpus import is_remote
+from pipelines.streams import is_remote, open_file
 
 PARTIAL = "ledger/partial"
 LOCK = "ledger/lock"
@@ -100,10 +100,7 @@ def open_to_read(folder: str, relative: str) -> BinaryIO:
     Raises:
         OSError: it is not there or cannot be read.
     """
-    path = join(folder, relative)
-    if not is_remote(path):
-        return open(path, "rb")
-    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    return open_file(join(folder, relative))
 
 
 def read_text(folder: str, relative: str) -> str:

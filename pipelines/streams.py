@@ -7,6 +7,7 @@ import io
 import os
 import re
 import stat
+from http import HTTPStatus
 from typing import BinaryIO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
@@ -104,4 +105,6 @@ class _Remote(io.RawIOBase):
 
     def _failure(self, error: Exception) -> OSError:
         number = error.errno if isinstance(error, OSError) else errno.EINVAL if isinstance(error, ValueError) else None
+        if getattr(error, "code", None) == HTTPStatus.NOT_FOUND:
+            number = errno.ENOENT
         return OSError(number or errno.EIO, str(error) or type(error).__name__, self._path)

@@ -4,6 +4,7 @@ import fcntl
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -427,3 +428,14 @@ def test_child_imports_neither_tensorflow_nor_beam() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="timeout_s 0"):
         Decoder(timeout_s=0)
+
+
+def test_default_timeout_of_other_sockets_does_not_reach_the_child() -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)  # as clients of buckets do
+    try:
+        with Decoder() as running:
+            assert running.open(scans.encoded(scans.picture(), "PNG")) == 1
+            assert running.decode(0).pixels.shape == (20, 40)
+    finally:
+        socket.setdefaulttimeout(before)
