@@ -3,6 +3,7 @@
     python -m tests.figures.transcribe overhead             pipeline against a plain loop, in CPU seconds; two workers
     python -m tests.figures.transcribe memory --pages 20000 resident memory over a long run of small pages
     python -m tests.figures.transcribe kill --rounds 20     kill -9 at random moments, then the same outputs
+    python -m tests.figures.transcribe identical            the same pages alone, among others, with two workers
     python -m tests.figures.transcribe estimate             an estimate from 50 pages against a run of 1,000
     python -m tests.figures.transcribe plan                 a manifest of a million rows: time, memory, graph
     python -m tests.figures.transcribe simulate             units, ledger and status without a model
@@ -247,6 +248,31 @@ def kill(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def identical(arguments: argparse.Namespace) -> dict[str, object]:
+    """The same pages alone, among others, and with two workers: how many output files differ."""
+    formats = "txt,jsonl,hocr,alto,page,tsv,pdf,pdfa,overlay"
+    with workplace() as place:
+        folder = make_corpus(place / "in", arguments.scans, arguments.files)
+
+        def outputs(inputs: Path, *flags: str) -> dict[str, str]:
+            out = Path(tempfile.mkdtemp(dir=place))
+            argv = ("transcribe", str(inputs), "--output", str(out), "--duplicates", "each", "--format", formats)
+            cpu_of(command(*argv, *flags))
+            return {name: d for name, d in _outputs(out).items() if "/" in name}
+
+        together = outputs(folder)
+        two_workers = outputs(folder, "--workers", "2")
+        files = sorted(folder.iterdir())[:: max(1, arguments.files // arguments.alone)]
+        alone = {name: digest for file in files for name, digest in outputs(file).items()}
+    return {
+        "files": arguments.files,
+        "outputs": len(together),
+        "outputs_alone": len(alone),
+        "differ_alone": sum(together.get(name) != digest for name, digest in alone.items()),
+        "differ_with_two_workers": sum(two_workers.get(name) != digest for name, digest in together.items()),
+    }
+
+
 def _kill(job: subprocess.Popen[bytes], launcher_too: bool) -> None:
     """Kills the job's worker, or it and its launcher; a launcher that is left finishes by itself."""
     children = [child for f in Path(f"/proc/{job.pid}/task").glob("*/children") for child in f.read_text().split()]
@@ -386,6 +412,7 @@ def main() -> None:
         (overhead, {"files": 300, "repeats": 3}),
         (memory, {"pages": 20_000}),
         (kill, {"rounds": 20, "files": 60, "seed": 1}),
+        (identical, {"files": 64, "alone": 8}),
         (estimate, {"files": 1000, "sample": 50}),
         (plan, {"rows": 1_000_000}),
         (simulate, {"pages": 50_000}),
