@@ -114,6 +114,12 @@ def read_text(folder: str, relative: str) -> str:
         return stream.read().decode("utf-8")
 
 
+def is_there(folder: str, relative: str) -> bool:
+    """Whether there is such a file; what a bucket raises where there is none is no `FileNotFoundError`."""
+    path = join(folder, relative)
+    return FileSystems.exists(path) if is_remote(path) else os.path.isfile(path)
+
+
 def list_files(folder: str, below: str) -> set[str]:
     """The files directly in `folder/below`, relative to `folder`; none where there is no such folder."""
     path = join(folder, below)

@@ -22,6 +22,7 @@ from typing import Any
 
 from ocr_model.errors import BadInput
 from pipelines.corpus import SourceFile, is_remote, read_source
+from pipelines.formats import FORMATS
 from pipelines.outputs import AtomicFile, list_files, open_to_read, read_text, write_atomically
 from pipelines.stems import safe_path
 
@@ -76,13 +77,38 @@ def documents(sources: Iterable[SourceFile], whole_folders: bool) -> list[Source
     Args:
         whole_folders: the files of a folder are one document, named after the folder; a manifest's column goes first.
     """
-    named = [_with_document(source, whole_folders) for source in sources]
+    named = beside_folders([_with_document(source, whole_folders) for source in sources])
     return sorted(named, key=lambda source: (source.document, source.stem, source.first_page))
 
 
 def _with_document(source: SourceFile, whole_folders: bool) -> SourceFile:
     folder = posixpath.dirname(source.stem) if whole_folders else ""
     return replace(source, document=safe_path(source.document) or folder or source.stem)
+
+
+def beside_folders(sources: list[SourceFile]) -> list[SourceFile]:
+    """The sources, none of whose outputs has the name of a folder that other outputs lie in.
+
+    `a.png` beside a folder `a.txt/` gives `a~file.txt`, since `a.txt` cannot be both.
+    """
+    folders = {posixpath.dirname(source.stem) for source in sources} | {
+        posixpath.dirname(source.document) for source in sources
+    }
+    parents = {
+        "/".join(parts[:n]) for parts in (folder.split("/") for folder in folders) for n in range(1, len(parts) + 1)
+    }
+    extensions = tuple({format.extension for format in FORMATS.values()})
+    taken = {
+        folder.removesuffix(extension) for folder in parents for extension in extensions if folder.endswith(extension)
+    }
+    return [_renamed(source, taken) for source in sources] if taken else sources
+
+
+def _renamed(source: SourceFile, taken: set[str]) -> SourceFile:
+    def free(name: str) -> str:
+        return f"{name}~file" if name in taken else name
+
+    return replace(source, stem=free(source.stem), document=free(source.document))
 
 
 def unit_size(files: int) -> int:
@@ -387,20 +413,38 @@ def read_corpus(output: str) -> dict[str, Any]:
 
 
 def unplanned(output: str, sources: Sequence[SourceFile]) -> tuple[list[SourceFile], list[str]]:
-    """Sources that no plan names yet, and origins of planned files that the listing no longer has."""
+    """Sources that no plan names yet, and origins of planned files that the listing no longer has.
+
+    New files of a document that is planned already are a document of their own, `book.part-0002`: its outputs stand,
+    and are not overwritten.
+    """
     if not plan_files(output):
         return list(sources), []
     left = {_key(source) for source in sources}
     vanished = []
+    for source in _planned_sources(output):
+        key = _key(source)
+        if key in left:
+            left.remove(key)
+        else:
+            vanished.append(source.origin)
+    new = [source for source in sources if _key(source) in left] if left else []
+    return _apart(output, new), sorted(vanished)
+
+
+def _planned_sources(output: str) -> Iterator[SourceFile]:
     for unit in read_units(output):
         for item in unit.items:
-            for source in (item.source, *item.copies):
-                key = _key(source)
-                if key in left:
-                    left.remove(key)
-                else:
-                    vanished.append(source.origin)
-    return [source for source in sources if _key(source) in left] if left else [], sorted(vanished)
+            yield item.source
+            yield from item.copies
+
+
+def _apart(output: str, new: list[SourceFile]) -> list[SourceFile]:
+    """The new sources with no document that is planned already."""
+    names = {source.document for source in new}
+    planned = {source.document for source in _planned_sources(output) if source.document in names} if new else set()
+    part = f".part-{len(plan_files(output)) + 1:04d}"
+    return [replace(s, document=s.document + part) if s.document in planned else s for s in new]
 
 
 def _key(source: SourceFile) -> bytes:

@@ -178,6 +178,16 @@ def _decoded(
                 yield _decode(of, decoder, jpeg, observed)
             else:
                 yield SkippedPage(of)
+        missing = _missing_page(count, item.source, options)
+        if missing:
+            none = UnreadablePage(f"the file has {count} pages, and page {missing} was asked for", "no-such-page")
+            yield _dead(PageOfFile(item, missing, count), "open", none)
+
+
+def _missing_page(count: int, source: SourceFile, options: ReadOptions) -> int | None:
+    """The first page that the manifest names and the file does not have."""
+    first, last = max(source.first_page, count + 1), source.last_page or source.first_page
+    return first if first <= min(last, options.last_page or last) else None
 
 
 def _is_wanted(number: int, source: SourceFile, options: ReadOptions) -> bool:

@@ -467,7 +467,7 @@ def commit_unit(staged: StagedUnit, options: RunOptions) -> Entry:
                 remove(options.output, path)
         entry = ledger.commit(options.output, entry, lists)
         ledger.end_attempts(options.output, staged.unit)
-        remove_staging(options.output, staged.unit)
+        Staging(options.output, staged.below).discard()  # no other's: a second worker may be at the unit, too
     except OSError as error:
         raise cannot_write(options.output, error) from error
     return entry

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import io
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,7 +70,7 @@ class MemoryBucket(FileSystem):
         compression_type: str = CompressionTypes.AUTO,
     ) -> io.BytesIO:
         if path not in OBJECTS:
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return io.BytesIO(OBJECTS[path])
 
     def exists(self, path: str) -> bool:

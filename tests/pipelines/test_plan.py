@@ -288,7 +288,22 @@ def test_other_pages_of_a_planned_file_are_new(tmp_path: Path) -> None:
     (a,) = sources_of("a", first_page=1, last_page=3)
     written(tmp_path, [Item(a)])
     others = [replace(a, first_page=4, last_page=4), replace(a, last_page=9), replace(a, last_page=None)]
+    others = [replace(source, document=f"a{n}") for n, source in enumerate(others)]
     assert unplanned(str(tmp_path), [a, *others]) == (others, [])
+
+
+def test_new_files_of_a_planned_document_are_a_document_of_their_own(tmp_path: Path) -> None:
+    files = [SourceFile("/in/b/1", "b/1"), SourceFile("/in/b/2", "b/2")]
+    written(tmp_path, [Item(source) for source in documents(files, whole_folders=True)])
+    for number, stem in enumerate(["b/3", "b"], 2):  # another page of the folder, and a file of its name
+        files += [SourceFile(f"/in/{stem}", stem), SourceFile(f"/in/{number}", f"{number}")]
+        new, vanished = unplanned(str(tmp_path), documents(files, whole_folders=True))
+        assert {source.stem: source.document for source in new} == {
+            stem: f"b.part-{number:04}",
+            f"{number}": f"{number}",
+        }
+        assert vanished == []
+        written(tmp_path, [Item(source) for source in new], first=number)
 
 
 # Whose folder it is.

@@ -255,7 +255,7 @@ def test_file_that_vanishes_while_it_is_decoded_is_told(any_file: SourceFile) ->
         (1, None, 1, None, [1, 2, 3, 4]),
         (2, 3, 1, None, [2, 3]),
         (1, None, 3, 3, [3]),
-        (2, 3, 3, 9, [3]),
+        (2, 3, 3, 4, [3]),
         (1, 2, 3, 4, []),
         (9, None, 1, None, []),
     ],
@@ -269,6 +269,20 @@ def test_pages_are_those_that_the_run_and_the_manifest_want(
     assert [o.of.number for o in found if isinstance(o, ReadPage)] == read
     assert [o.of.number for o in found] == [1, 2, 3, 4]
     assert sum(isinstance(o, SkippedPage) for o in found) == 4 - len(read)
+
+
+@pytest.mark.parametrize(
+    "own_first, own_last, run_last, missing",
+    [(3, 3, None, 3), (7, 7, None, 7), (2, 9, None, 3), (2, 9, 2, None), (7, None, None, 7), (1, 2, None, None)],
+)
+def test_page_that_the_manifest_names_and_the_file_has_not_is_dead(
+    any_file: SourceFile, own_first: int, own_last: int | None, run_last: int | None, missing: int | None
+) -> None:
+    source = replace(any_file, first_page=own_first, last_page=own_last)
+    found = outcomes_of([source], FakeDecoder([[20, 20]]), ReadOptions(last_page=run_last))
+    dead = [(o.letter.page, o.letter.reason) for o in found if isinstance(o, DeadPage)]
+    assert dead == ([(missing, "no-such-page")] if missing else [])
+    assert [o.of.number for o in found if not isinstance(o, DeadPage)] == [1, 2]
 
 
 def test_page_id_is_the_digest_of_the_file_and_the_number(tmp_path: Path, shared_decoder: Decoder) -> None:

@@ -189,6 +189,12 @@ def test_a_file_a_page_if_asked_for(tmp_path: Path) -> None:
     assert texts(tmp_path) == {"a.txt": "30x20\n", "book.page-0001.txt": "20x20\n", "book.page-0002.txt": "21x20\n"}
 
 
+def test_file_beside_a_folder_of_its_outputs_name_is_still_written(tmp_path: Path) -> None:
+    put(tmp_path, {"a.txt/b.png": png(20, 20), "a.png": png(21, 20)})
+    run(options_for(tmp_path))
+    assert texts(tmp_path) == {"a.txt/b.txt": "20x20\n", "a~file.txt": "21x20\n"}
+
+
 def test_shards_hold_the_files_of_the_other_layout(tmp_path: Path) -> None:
     import tarfile
 
