@@ -6,7 +6,7 @@ A bad page is not an error of the run: the pipelines turn `UnreadablePage` into 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PagemillError(Exception):
@@ -23,6 +23,17 @@ class PagemillError(Exception):
         super().__init__(f"{message} ({remedy})" if remedy else message)
         self.message = message
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes with all that they hold."""
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[PagemillError], arguments: tuple[Any, ...], state: dict[str, Any]) -> PagemillError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class BadArgument(PagemillError):

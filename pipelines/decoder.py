@@ -266,6 +266,7 @@ class _Child:
         try:
             with theirs:
                 os.ftruncate(self.pixels_file, pixels_bytes)  # a promise: what is not touched takes no memory
+                self._peak_at_start_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 self._process = subprocess.Popen(
                     [*command, str(theirs.fileno())],
                     stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
@@ -372,7 +373,12 @@ class _Child:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
             else:
                 time.sleep(0.002)
-        return self._process.returncode, usage.ru_maxrss * 1024 if usage else 0
+        return self._process.returncode, self._peak_bytes(usage)
+
+    def _peak_bytes(self, usage: resource.struct_rusage | None) -> int:
+        """Of resident memory, 0 where it is not known: a child begins with the peak of the process that forked it."""
+        peak_kib = usage.ru_maxrss if usage else 0
+        return peak_kib * 1024 if peak_kib > self._peak_at_start_kib else 0
 
     def _last_words(self) -> str:
         """The last line on the child's stderr."""

@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_model.errors import UnreadablePage
+from pipelines.clock import cpu_seconds
 from pipelines.corpus import SourceFile, read_source
 from pipelines.cost import Cost, Machine, duration
 from pipelines.decoder import Decoder
 from pipelines.outputs import Staging
 from pipelines.plan import Item, unit_size
 from pipelines.read_pages import DeadPage, Observed, Outcome, ReadPage, read_items
+from pipelines.routing import Readers
 from pipelines.transcribe import TranscribeOptions, bundle_digests, run_options, take_sources
-from pipelines.units import Readers, Worker, cpu_seconds
+from pipelines.units import Worker
 from pipelines.write_pages import Written, write_outcomes
 
 PAGES_OF_A_FILE = 5  # that are read of a long document

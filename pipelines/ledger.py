@@ -21,8 +21,18 @@ from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
-from ocr_model.errors import BadInput, PagemillError, UnreadablePage
-from pipelines.outputs import OutputFile, list_files, read_text, remove, write_atomically
+from ocr_model.errors import BadInput, PagemillError, TooManyFailures, UnreadablePage
+from pipelines.outputs import (
+    PARTIAL,
+    OutputFile,
+    join,
+    list_files,
+    read_text,
+    remove,
+    remove_folder,
+    write_atomically,
+)
+from pipelines.streams import is_remote
 
 ENTRY_VERSION = 1
 UNITS, ATTEMPTS, STAGING = "ledger/units", "ledger/attempts", "ledger/staging"
@@ -372,3 +382,35 @@ def units_in_hand(output: str) -> set[str]:
 
 def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+# ---- the end of a run
+
+
+AFTER_THE_LIMIT = "see the dead letters; run again with a higher --max-failures to go on"
+
+
+def check_stop(output: str) -> None:
+    """
+    Raises:
+        TooManyFailures: the run was told to stop, because the workers together have seen too many dead letters.
+    """
+    if not is_remote(output) and os.path.exists(join(output, STOP)):
+        raise TooManyFailures("too many pages could not be read", AFTER_THE_LIMIT)
+
+
+def remove_staging(output: str, unit: str) -> None:
+    """Removes what this and broken attempts at the unit have left."""
+    if is_remote(output):
+        return
+    folder = join(output, STAGING)
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.startswith(f"{unit}."):
+            remove_folder(output, f"{STAGING}/{name}")
+
+
+def forget_run(output: str) -> None:
+    """Removes the temporary files of runs that were killed. Only for who holds the lock of the folder."""
+    for below in (STAGING, PARTIAL):
+        remove_folder(output, below)
+    remove(output, STOP)

@@ -25,6 +25,7 @@ from pipelines.corpus import SourceFile, is_remote, read_source
 from pipelines.formats import FORMATS
 from pipelines.outputs import AtomicFile, list_files, open_to_read, read_text, write_atomically
 from pipelines.stems import safe_path
+from pipelines.streams import open_file
 
 PLAN_VERSION = 1
 PLAN = "ledger/plan"
@@ -77,13 +78,17 @@ def documents(sources: Iterable[SourceFile], whole_folders: bool) -> list[Source
     Args:
         whole_folders: the files of a folder are one document, named after the folder; a manifest's column goes first.
     """
-    named = beside_folders([_with_document(source, whole_folders) for source in sources])
+    sources = list(sources)
+    folders = {posixpath.dirname(source.stem) for source in sources} if whole_folders else set()
+    named = beside_folders([_with_document(source, folders) for source in sources])
     return sorted(named, key=lambda source: (source.document, source.stem, source.first_page))
 
 
-def _with_document(source: SourceFile, whole_folders: bool) -> SourceFile:
-    folder = posixpath.dirname(source.stem) if whole_folders else ""
-    return replace(source, document=safe_path(source.document) or folder or source.stem)
+def _with_document(source: SourceFile, folders: set[str]) -> SourceFile:
+    """Args: folders: those whose files are one document each, if they are."""
+    folder = posixpath.dirname(source.stem) if folders else ""
+    alone = f"{source.stem}~file" if source.stem in folders else source.stem  # `book.png` beside the folder `book/`
+    return replace(source, document=safe_path(source.document) or folder or alone)
 
 
 def beside_folders(sources: list[SourceFile]) -> list[SourceFile]:
@@ -214,11 +219,19 @@ def _digests(sources: Sequence[SourceFile], limit: int) -> Iterator[bytes | None
 
 def _digest(source: SourceFile, limit: int) -> bytes | None:
     """SHA-256 of a file's bytes; None where it cannot be read, which whoever reads it later will tell."""
+    if source.size is not None and source.size > limit:
+        return None
+    digest = hashlib.sha256()
     try:
-        data = read_source(source, limit)
+        if source.member:
+            digest.update(read_source(source, limit))
+        else:
+            with open_file(source.path) as stream:
+                while block := stream.read(2**20):
+                    digest.update(block)
     except Exception:  # the same error comes back, as a dead letter, when the file is to be transcribed
         return None
-    return hashlib.sha256(data).digest() if len(data) <= limit else None
+    return digest.digest()
 
 
 # ---- on disk

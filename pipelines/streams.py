@@ -105,6 +105,6 @@ class _Remote(io.RawIOBase):
 
     def _failure(self, error: Exception) -> OSError:
         number = error.errno if isinstance(error, OSError) else errno.EINVAL if isinstance(error, ValueError) else None
-        if getattr(error, "code", None) == HTTPStatus.NOT_FOUND:
+        if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == HTTPStatus.NOT_FOUND:
             number = errno.ENOENT
         return OSError(number or errno.EIO, str(error) or type(error).__name__, self._path)

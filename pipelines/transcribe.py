@@ -33,6 +33,8 @@ from ocr_model.bundle import bundle_digest, read_config
 from ocr_model.errors import BadArgument, BadInput, NothingToDo
 from ocr_model.images import Limits
 from pipelines import ledger
+from pipelines.clock import cpu_seconds, now
+from pipelines.commits import commit_unit
 from pipelines.corpus import SourceFile, find_sources, is_remote
 from pipelines.decoder import Decoder
 from pipelines.formats import FORMATS
@@ -54,21 +56,8 @@ from pipelines.plan import (
 from pipelines.progress import Progress, Tally
 from pipelines.read_pages import DeadPage, Outcome, PageReader, ReadOptions
 from pipelines.report import RUNS, Report, last_run, reconcile, write_lists
-from pipelines.units import (
-    Readers,
-    Retry,
-    Routing,
-    RunOptions,
-    StagedUnit,
-    Worker,
-    bundle_path,
-    check_stop,
-    commit_unit,
-    cpu_seconds,
-    forget_run,
-    now,
-    stage_unit,
-)
+from pipelines.routing import Readers, Routing, bundle_path
+from pipelines.units import Retry, RunOptions, StagedUnit, Worker, stage_unit
 from pipelines.write_pages import LAYOUTS, Layout, WriteOptions
 
 OnChange = Literal["fail", "resume", "restart"]
@@ -375,13 +364,15 @@ class UnitHandler(ModelHandler[UnitReference, PredictionResult, Readers]):
     def load_model(self) -> Readers:
         readers = Readers(self._options.load, self._options.digests)
         readers.get(self._options.routing.bundle)
+        if self._options.routing.second is not None:
+            readers.get(self._options.routing.second)  # here, and not under the clock of the first doubtful page
         return readers
 
     def run_inference(
         self, batch: Sequence[UnitReference], model: Readers, inference_args: dict[str, Any] | None = None
     ) -> Iterator[PredictionResult]:
         for reference in batch:
-            check_stop(self._options.output)
+            ledger.check_stop(self._options.output)
             with borrowed_worker(self._options, model, self._tally_folder) as worker:
                 staged = stage_unit(read_unit(self._options.output, reference), worker)
             _count_unit(staged)
@@ -524,7 +515,7 @@ def run(options: TranscribeOptions, beam_flags: Sequence[str] = (), started_s: f
     started_s = time.monotonic() if started_s is None else started_s
     prepare_output(options.output)
     with locked(options.output):
-        forget_run(options.output)
+        ledger.forget_run(options.output)
         planned = prepare(options)
         ledger.forget_other_runs(options.output, planned.options.run)
         record: dict[str, Any] = {"run": planned.options.run, "started": now(), "options": _plain(options)}
@@ -606,7 +597,7 @@ def retry(options: TranscribeOptions, reasons: Sequence[str] = ()) -> Report:
     """
     options = as_begun(options)
     with locked(options.output):
-        forget_run(options.output)
+        ledger.forget_run(options.output)
         run = replace(run_options(options, bundle_digests(options.routing.bundles())), retry=Retry(tuple(reasons)))
         before = reconcile(options.output)
         units = [r for r in before.references if r.name in before.entries]

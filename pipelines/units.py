@@ -5,33 +5,21 @@ No Beam here. `stage_unit` may be broken off at any moment and begun again anywh
 
 from __future__ import annotations
 
-import os
-import re
-import resource
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ocr_model.bundle import DEFAULT_BUNDLE, bundle_digest
-from ocr_model.document import Page
-from ocr_model.errors import BadModel, TooManyFailures, UnreadablePage
-from pipelines import durations, ledger
-from pipelines.corpus import SourceFile, is_remote
+from ocr_model.errors import TooManyFailures, UnreadablePage
+from pipelines import ledger
+from pipelines.clock import cpu_seconds, now
+from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
-from pipelines.formats import FORMATS
 from pipelines.isolation import IsolatedReader, WatchedReader
-from pipelines.ledger import Counts, DeadLetter, Entry
-from pipelines.outputs import OutputFile, Staging, cannot_write, join, remove, remove_folder
-from pipelines.plan import Item, Unit, read_references, read_unit
+from pipelines.ledger import DeadLetter
+from pipelines.outputs import Staging, cannot_write
+from pipelines.plan import Item, Unit
 from pipelines.read_pages import (
     DeadPage,
     Observed,
@@ -40,134 +28,9 @@ from pipelines.read_pages import (
     PageReader,
     ReadOptions,
     read_items,
-    seconds_of,
 )
+from pipelines.routing import ReaderFactory, ReaderOfBundle, Readers, Routing, SecondOpinion, load_unchanged
 from pipelines.write_pages import WriteOptions, Written, write_outcomes
-
-ReaderFactory = Callable[[str | None], PageReader]
-Grey = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Routing:
-    """Which bundle reads which file. None stands for the bundle in the package.
-
-    Attributes:
-        bundle: of everything else.
-        rules: (column of the manifest, value, bundle); the first that fits is taken. A column `bundle` goes first.
-        second: reads again what the first read with less confidence than `second_below`; the better reading stays.
-    """
-
-    bundle: str | None = None
-    rules: tuple[tuple[str, str, str], ...] = ()
-    second: str | None = None
-    second_below: float = 0.85
-
-    def bundle_of(self, source: SourceFile) -> str | None:
-        columns = dict(source.metadata)
-        if columns.get("bundle"):
-            return columns["bundle"]
-        for column, value, bundle in self.rules:
-            if columns.get(column) == value:
-                return bundle
-        return self.bundle
-
-    def bundles(self, sources: Iterable[SourceFile] = ()) -> list[str | None]:
-        """All bundles that a corpus needs, each once."""
-        named = {self.bundle, *(rule[2] for rule in self.rules), *({self.second} if self.second else ())}
-        named |= {self.bundle_of(source) for source in sources}
-        return sorted(named, key=str)
-
-
-def bundle_path(bundle: str | None) -> Path:
-    return DEFAULT_BUNDLE if bundle is None else Path(bundle)
-
-
-class Readers:
-    """The readers of a process, each loaded at its first use.
-
-    Args:
-        digests: what each bundle was when the run was planned.
-
-    Raises:
-        BadModel: a bundle has changed since.
-    """
-
-    def __init__(self, load: ReaderFactory, digests: Mapping[str | None, str]) -> None:
-        self._load, self._digests = load, digests
-        self._loaded: dict[str | None, PageReader] = {}
-
-    def get(self, bundle: str | None) -> PageReader:
-        if bundle not in self._loaded:
-            self._loaded[bundle] = load_unchanged(self._load, bundle, self._digests.get(bundle, ""))
-        return self._loaded[bundle]
-
-    # The same through a proxy, for readers that several processes of a worker share: plain values in and out.
-
-    def read(self, bundle: str | None, images: Sequence[Grey]) -> list[Page]:
-        return self.get(bundle).read(images)
-
-    def read_single_lines(self, bundle: str | None, images: Sequence[Grey]) -> list[Page]:
-        return self.get(bundle).read_single_lines(images)
-
-    def seconds(self, bundle: str | None) -> Mapping[str, float]:
-        return dict(seconds_of(self.get(bundle)))
-
-
-def load_unchanged(load: ReaderFactory, bundle: str | None, digest: str) -> PageReader:
-    """A reader, if its bundle still is what it was when the run was planned.
-
-    Raises:
-        BadModel: it is not.
-    """
-    reader = load(bundle)
-    if digest and bundle_digest(bundle_path(bundle)) != digest:
-        raise BadModel(f"{bundle_path(bundle)} has changed since the run began", "run again")
-    return reader
-
-
-class ReaderOfBundle:
-    """One reader of a `Readers`, which may be a proxy."""
-
-    def __init__(self, readers: Readers, bundle: str | None) -> None:
-        self._readers, self._bundle = readers, bundle
-
-    def read(self, images: Sequence[Grey]) -> list[Page]:
-        return self._readers.read(self._bundle, images)
-
-    def read_single_lines(self, images: Sequence[Grey]) -> list[Page]:
-        return self._readers.read_single_lines(self._bundle, images)
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        return self._readers.seconds(self._bundle)
-
-
-class SecondOpinion:
-    """Pages that the first reader doubts are read by a second one as well; the more confident reading stays."""
-
-    def __init__(self, first: PageReader, second: PageReader, below: float) -> None:
-        self._first, self._second, self._below = first, second, below
-
-    def read(self, images: Sequence[Grey]) -> list[Page]:
-        return self._better(images, self._first.read(images), self._second.read)
-
-    def read_single_lines(self, images: Sequence[Grey]) -> list[Page]:
-        return self._better(images, self._first.read_single_lines(images), self._second.read_single_lines)
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        return seconds_of(self._first)
-
-    def _better(
-        self, images: Sequence[Grey], pages: list[Page], again: Callable[[Sequence[Grey]], list[Page]]
-    ) -> list[Page]:
-        doubtful = [i for i, page in enumerate(pages) if page.confidence < self._below]
-        if doubtful:
-            for i, page in zip(doubtful, again([images[i] for i in doubtful]), strict=True):
-                if page.confidence > pages[i].confidence:
-                    pages[i] = page
-        return pages
 
 
 @dataclass(frozen=True)
@@ -265,36 +128,6 @@ def load_isolated(options: RunOptions, bundle: str | None) -> PageReader:
     return SecondOpinion(first, load(second, options.digests.get(second, "")), options.routing.second_below)
 
 
-def now() -> str:
-    """The time in UTC, to the millisecond."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and its children, the living ones and those that have ended."""
-    own, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    living = sum(_cpu_seconds_of(pid) for pid in _children())
-    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime + living
-
-
-def _children() -> set[str]:
-    """Process numbers of the living children, where the system tells."""
-    files = Path("/proc/self/task").glob("*/children")
-    return {pid for file in files for pid in _text_of(file).split()}
-
-
-def _cpu_seconds_of(pid: str) -> float:
-    fields = _text_of(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:  # the process or thread is gone, or this is no Linux
-        return ""
-
-
 def stage_unit(unit: Unit, worker: Worker) -> StagedUnit:
     """Reads the pages of a unit and writes their outputs under the names of a new attempt.
 
@@ -356,15 +189,15 @@ def narrowed(unit: Unit, letters: Iterable[DeadLetter]) -> Unit:
     files, documents = {letter.path for letter in letters}, set[str]()
     taken: tuple[Item, ...] = ()
     while True:
-        more = tuple(i for i in unit.items if any(s.origin in files or s.document in documents for s in _sources_of(i)))
+        more = tuple(i for i in unit.items if any(s.origin in files or s.document in documents for s in sources_of(i)))
         if len(more) == len(taken):
             return replace(unit, items=more)
         taken = more
-        files |= {source.origin for item in taken for source in _sources_of(item)}
-        documents |= {source.document for item in taken for source in _sources_of(item)}
+        files |= {source.origin for item in taken for source in sources_of(item)}
+        documents |= {source.document for item in taken for source in sources_of(item)}
 
 
-def _sources_of(item: Item) -> tuple[SourceFile, ...]:
+def sources_of(item: Item) -> tuple[SourceFile, ...]:
     return (item.source, *item.copies)
 
 
@@ -430,176 +263,6 @@ def _noted(outcomes: Iterable[Outcome], worker: Worker) -> Iterator[Outcome]:
         if isinstance(outcome, DeadPage):
             worker.dead += 1 + len(outcome.of.item.copies)
             if options.max_dead is not None and worker.dead > options.max_dead:
-                raise TooManyFailures(f"over {options.max_dead:g} pages could not be read", _AFTER_THE_LIMIT)
+                raise TooManyFailures(f"over {options.max_dead:g} pages could not be read", ledger.AFTER_THE_LIMIT)
         worker.on_outcome(outcome)
         yield outcome
-
-
-_AFTER_THE_LIMIT = "see the dead letters; run again with a higher --max-failures to go on"
-
-
-def check_stop(output: str) -> None:
-    """
-    Raises:
-        TooManyFailures: the run was told to stop, because the workers together have seen too many dead letters.
-    """
-    if not is_remote(output) and os.path.exists(join(output, ledger.STOP)):
-        raise TooManyFailures("too many pages could not be read", _AFTER_THE_LIMIT)
-
-
-def commit_unit(staged: StagedUnit, options: RunOptions) -> Entry:
-    """Publishes the outputs and writes the ledger entry.
-
-    Raises:
-        BadInput: the output folder cannot be written any more, or its ledger is damaged.
-    """
-    try:
-        earlier = _earlier_entry(staged, options)
-        lists = _lists(staged.written)
-        if earlier is not None:
-            lists, outdated = _merged(options, earlier, staged)
-        entry = _entry(staged, options, earlier if options.retry else None, lists)
-        if earlier is not None and not options.retry:
-            ledger.reopen(options.output, staged.unit)  # from here on its old outputs are being replaced
-        Staging(options.output, staged.below).publish(staged.written.outputs)
-        if earlier is not None:
-            for path in outdated:
-                remove(options.output, path)
-        entry = ledger.commit(options.output, entry, lists)
-        ledger.end_attempts(options.output, staged.unit)
-        Staging(options.output, staged.below).discard()  # no other's: a second worker may be at the unit, too
-    except OSError as error:
-        raise cannot_write(options.output, error) from error
-    return entry
-
-
-Lists = dict[str, Sequence[Any]]
-
-
-def _lists(written: Written) -> Lists:
-    return {
-        "files": written.files,
-        "outputs": written.outputs,
-        "dead_letters": written.letters,
-        "doubtful": written.doubtful,
-    }
-
-
-def _earlier_entry(staged: StagedUnit, options: RunOptions) -> Entry | None:
-    """The entry that this one takes the place of: of another model or configuration, or before a retry."""
-    try:
-        return ledger.read_entry(options.output, staged.unit)
-    except (FileNotFoundError, ledger.DamagedEntry):
-        return None
-
-
-def _merged(options: RunOptions, earlier: Entry, staged: StagedUnit) -> tuple[Lists, set[str]]:
-    """The lists of the new entry, and the outputs of the earlier one that are not to stay."""
-    output, written, redone = options.output, staged.written, staged.redone
-    new = {file.path for file in written.outputs}
-    if options.retry is None:
-        try:
-            return _lists(written), {file.path for file in ledger.output_files(output, earlier)} - new
-        except ledger.DamagedEntry:  # what it wrote is not known any more
-            return _lists(written), set()
-    with ledger.damage_told(output):
-        old = ledger.output_files(output, earlier)
-        files = [f for f in ledger.file_counts(output, earlier) if f.path not in redone]
-        letters = [d for d in ledger.dead_letters(output, earlier) if d.path not in redone]
-        doubtful = [d for d in ledger.doubtful_pages(output, earlier) if d.path not in redone]
-    outdated = _outputs_of_redone(output, staged, old) - new
-    lists: Lists = {
-        "files": files + written.files,
-        "outputs": sorted([file for file in old if file.path not in outdated | new] + written.outputs),
-        "dead_letters": letters + written.letters,
-        "doubtful": doubtful + written.doubtful,
-    }
-    return lists, outdated
-
-
-def _outputs_of_redone(output: str, staged: StagedUnit, files: Iterable[OutputFile]) -> set[str]:
-    """Those of the outputs that hold documents or pages of files that a retry has done again."""
-    reference = next(r for r in read_references(output) if r.name == staged.unit)
-    redone, others = set[str](), set[str]()
-    for item in read_unit(output, reference).items:
-        for source in _sources_of(item):
-            (redone if source.origin in staged.redone else others).update((source.stem, source.document))
-    names = {file.path: _name_of(file.path) for file in files}
-    return {path for path, name in names.items() if name not in others and {name, _without_page(name)} & redone}
-
-
-def _name_of(path: str) -> str:
-    """The name of the document or page that an output file holds.
-
-    >>> _name_of("txt/a/book.page-0007.txt"), _name_of("alto/a/b.c.xml")
-    ('a/book.page-0007', 'a/b.c')
-    """
-    folder, _, relative = path.partition("/")
-    return relative.removesuffix(FORMATS[folder].extension) if folder in FORMATS else relative
-
-
-def _without_page(name: str) -> str:
-    """
-    >>> _without_page("a/book.page-0007")
-    'a/book'
-    """
-    return re.sub(r"\.page-\d{4,}$", "", name)
-
-
-def _entry(staged: StagedUnit, options: RunOptions, retried: Entry | None, lists: Lists) -> Entry:
-    counts = sum((file.as_counts() for file in lists["files"]), Counts())
-    counts = replace(
-        counts,
-        bytes_in=staged.bytes_in + (retried.counts.bytes_in if retried else 0),
-        bytes_out=sum(file.size for file in lists["outputs"]),
-    )
-    entry = Entry(
-        unit=staged.unit,
-        run=options.run,
-        attempt=staged.attempt,
-        counts=counts,
-        failures=dict(Counter(letter.reason for letter in lists["dead_letters"])),
-        milliseconds=staged.milliseconds,
-        model=options.model,
-        configuration=options.configuration,
-        code_version=options.code_version,
-        started=staged.started,
-        ended=now(),
-        wall_s=round(staged.wall_s, 3),
-        cpu_s=round(staged.cpu_s, 3),
-        worker=ledger.worker_name(),
-        models=staged.models,
-    )
-    if retried is None:
-        return entry
-    # The unit stays one of the model and configuration that most of it was read with.
-    return replace(
-        entry,
-        model=retried.model,
-        configuration=retried.configuration,
-        wall_s=round(retried.wall_s + entry.wall_s, 3),
-        cpu_s=round(retried.cpu_s + entry.cpu_s, 3),
-        models=dict(durations.total([retried.models, entry.models])),
-        milliseconds={
-            stage: dict(durations.total([retried.milliseconds.get(stage, {}), counts]))
-            for stage, counts in entry.milliseconds.items()
-        },
-        retries=retried.retries + 1,
-    )
-
-
-def remove_staging(output: str, unit: str) -> None:
-    """Removes what this and broken attempts at the unit have left."""
-    if is_remote(output):
-        return
-    folder = join(output, ledger.STAGING)
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        if name.startswith(f"{unit}."):
-            remove_folder(output, f"{ledger.STAGING}/{name}")
-
-
-def forget_run(output: str) -> None:
-    """Removes the temporary files of runs that were killed. Only for who holds the lock of the folder."""
-    for below in (ledger.STAGING, "ledger/partial"):
-        remove_folder(output, below)
-    remove(output, ledger.STOP)

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from pipelines.commands.transcribe import DEAD_LETTERS_LEFT, add_reading_arguments, check_reading, reading_options
 from pipelines.supervise import SUPERVISED_RUN, die_with_parent, supervise
@@ -94,8 +95,10 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def verify(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill verify`."""
+    from pipelines.outputs import locked
     from pipelines.verify import verify_output
 
-    found = verify_output(arguments.output, arguments.reopen)
+    with locked(arguments.output) if arguments.reopen else nullcontext():
+        found = verify_output(arguments.output, arguments.reopen)
     print(found.text())
     return GATE_FAILED if found.problems else 0

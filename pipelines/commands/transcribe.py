@@ -117,7 +117,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="if DIR was begun with another model or configuration: fail, keep what is done, or do it again",
     )
-    parser.add_argument("--max-failures", metavar="LIMIT", help="stop with exit code 4 when more pages fail than N, or X%%")
+    parser.add_argument(
+        "--max-failures", metavar="LIMIT", help="stop with exit code 4 when more pages fail than N, or X%%"
+    )
     parser.add_argument(
         "--max-attempts", type=int, default=3, metavar="N", help="at a unit that kills its worker (default 3)"
     )
@@ -267,7 +269,7 @@ def check(arguments: argparse.Namespace) -> None:
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the flags of `add_reading_arguments` mean, as arguments of `TranscribeOptions`."""
     from ocr_model.images import Limits
-    from pipelines.units import Routing
+    from pipelines.routing import Routing
 
     max_pixels = round(arguments.max_megapixels * 1e6)
     return {

@@ -377,7 +377,7 @@ def simulate(arguments: argparse.Namespace) -> dict[str, object]:
     """A run without a model over tiny pages: what planning, units, ledger and status take for a page."""
     from pipelines.report import reconcile
     from pipelines.transcribe import TranscribeOptions, run
-    from pipelines.units import cpu_seconds
+    from pipelines.clock import cpu_seconds
 
     with workplace() as place:
         folder = place / "in"

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import ledger
+from pipelines.commits import commit_unit
 from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
 from pipelines.ledger import Entry
 from pipelines.plan import Item, claim_output, documents, plan_units, read_references, read_unit, write_plan
 from pipelines.read_pages import ReadOptions
-from pipelines.units import Readers, Routing, RunOptions, Worker, commit_unit, stage_unit
+from pipelines.routing import Readers, Routing
+from pipelines.units import RunOptions, Worker, stage_unit
 from pipelines.write_pages import WriteOptions
 from tests import scans
 from tests.pipelines.readers import SizeReader

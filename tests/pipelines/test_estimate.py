@@ -16,8 +16,8 @@ from ocr_model.errors import BadModel, NothingToDo
 from pipelines.corpus import SourceFile
 from pipelines.cost import load_machine
 from pipelines.estimate import PAGES_OF_A_FILE, Estimate, Range, estimate, systematic
+from pipelines.routing import Routing
 from pipelines.transcribe import TranscribeOptions
-from pipelines.units import Routing
 from tests import scans
 from tests.pipelines.folders import png, put
 from tests.pipelines.readers import SizeReader

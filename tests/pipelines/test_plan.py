@@ -128,7 +128,7 @@ def test_equal_files_are_copies_of_the_first(tmp_path: Path) -> None:
 def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = put(tmp_path, {"a": b"one", "b": b"four", "c": b"two", "d": b""})
     read: list[str] = []
-    monkeypatch.setattr(plan, "read_source", lambda source, limit: read.append(source.stem) or b"")
+    monkeypatch.setattr(plan, "_digest", lambda source, limit: read.append(source.stem))
     with_copies([*sources, SourceFile("nowhere", "e", None)], 99)
     assert sorted(read) == ["a", "c"]
 
@@ -295,7 +295,7 @@ def test_other_pages_of_a_planned_file_are_new(tmp_path: Path) -> None:
 def test_new_files_of_a_planned_document_are_a_document_of_their_own(tmp_path: Path) -> None:
     files = [SourceFile("/in/b/1", "b/1"), SourceFile("/in/b/2", "b/2")]
     written(tmp_path, [Item(source) for source in documents(files, whole_folders=True)])
-    for number, stem in enumerate(["b/3", "b"], 2):  # another page of the folder, and a file of its name
+    for number, stem in enumerate(["b/3", "b/4"], 2):  # other pages of the folder
         files += [SourceFile(f"/in/{stem}", stem), SourceFile(f"/in/{number}", f"{number}")]
         new, vanished = unplanned(str(tmp_path), documents(files, whole_folders=True))
         assert {source.stem: source.document for source in new} == {
@@ -304,6 +304,11 @@ def test_new_files_of_a_planned_document_are_a_document_of_their_own(tmp_path: P
         }
         assert vanished == []
         written(tmp_path, [Item(source) for source in new], first=number)
+
+
+def test_file_with_the_name_of_a_folder_is_no_page_of_it() -> None:
+    sources = documents([SourceFile("/in/b.png", "b"), SourceFile("/in/b/1.png", "b/1")], whole_folders=True)
+    assert [(source.stem, source.document) for source in sources] == [("b/1", "b"), ("b", "b~file")]
 
 
 # Whose folder it is.

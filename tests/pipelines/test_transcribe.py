@@ -14,8 +14,8 @@ from pipelines import ledger
 from pipelines.corpus import SourceFile
 from pipelines.read_pages import PageReader
 from pipelines.report import Report
+from pipelines.routing import Routing
 from pipelines.transcribe import FailureLimit, TranscribeOptions, build, dry_run, prepare, retry, run
-from pipelines.units import Routing
 from pipelines.verify import verify_output
 from tests import scans
 from tests.pipelines.readers import SizeReader
@@ -292,9 +292,7 @@ def run_unwrapped(options: TranscribeOptions) -> Report:
     except PagemillError:
         raise
     except Exception as error:
-        raised = error_of_worker(str(error))
-        assert raised is not None, error
-        raise raised from error
+        raise error_of_worker(str(error)) or error from error
 
 
 def test_limit_takes_the_first_files(tmp_path: Path) -> None:
@@ -352,7 +350,7 @@ def test_books_that_do_not_balance_fail_the_run(tmp_path: Path) -> None:
     report = run(options_for(tmp_path))
     (entry,) = report.entries.values()
     wrong = replace(entry, counts=replace(entry.counts, read=0))
-    with pytest.raises(PagemillError, match="books of .* do not balance"):
+    with pytest.raises(PagemillError, match=r"books of .* do not balance"):
         replace(report, entries={entry.unit: wrong}).check()
     with pytest.raises(PagemillError, match="1 units open"):
         replace(report, entries={}).check()

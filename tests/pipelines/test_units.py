@@ -13,27 +13,16 @@ from ocr_model.bundle import bundle_digest
 from ocr_model.document import Page
 from ocr_model.errors import BadInput, BadModel, TooManyFailures
 from pipelines import ledger
+from pipelines.clock import cpu_seconds
+from pipelines.commits import commit_unit
 from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
-from pipelines.ledger import DeadLetter
+from pipelines.ledger import DeadLetter, check_stop, forget_run
 from pipelines.outputs import Staging, write_atomically
 from pipelines.plan import Item, Unit, read_references, read_unit, with_copies
 from pipelines.report import reconcile
-from pipelines.units import (
-    Readers,
-    Retry,
-    Routing,
-    RunOptions,
-    SecondOpinion,
-    Worker,
-    check_stop,
-    commit_unit,
-    cpu_seconds,
-    forget_run,
-    load_isolated,
-    narrowed,
-    stage_unit,
-)
+from pipelines.routing import Readers, Routing, SecondOpinion
+from pipelines.units import Retry, RunOptions, Worker, load_isolated, narrowed, stage_unit
 from pipelines.verify import verify_output
 from tests import scans
 from tests.pipelines.bad_readers import HANGING, KILLED, BadReader, SureReader
