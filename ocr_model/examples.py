@@ -212,8 +212,8 @@ def is_validation(document: str, share: float) -> bool:
 def split_of(document: str, validation_share: float, test_share: float = 0.0) -> Split:
     """The split of a document. One that was for validation stays so when a test share is added.
 
-    >>> [split_of(f"letter {n}", 0.25, 0.25) for n in range(5)]
-    ['test', 'train', 'train', 'validation', 'train']
+    >>> [split_of(f"book {n}", 0.25, 0.25) for n in range(3)]
+    ['validation', 'test', 'train']
     """
     if is_validation(document, validation_share):
         return "validation"
@@ -463,7 +463,7 @@ def _decoded(data: bytes, place: str) -> dict[str, list[Any]]:
 
 @cache
 def _message_class() -> Any:
-    """The class of `tf.train.Example`, in a pool of its own: TensorFlow registers the same message in the common one."""
+    """The class of `tf.train.Example`, in a pool of its own: TensorFlow registers the message in the common one."""
     file = descriptor_pb2.FileDescriptorProto(name="pagemill_example.proto", package="pagemill", syntax="proto3")
     field = descriptor_pb2.FieldDescriptorProto
     for name, kind in (

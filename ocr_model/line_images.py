@@ -57,7 +57,7 @@ def cut_line(
     along = (points[:, 0] - x0) * cos + (points[:, 1] - y0) * sin
     across = (points[:, 1] - y0) * cos - (points[:, 0] - x0) * sin
     if np.abs(across).max() <= 0.06 * height:
-        if abs(y1 - y0) < 0.5:  # level already: a plain crop, no interpolation
+        if abs(y1 - y0) < 0.5 and x0 < x1:  # level already: a plain crop, no interpolation
             left, top = round(x0), round(y0 - ascender_px)
             return _crop(image, left, top, length, height), np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
         strip = cv2.warpAffine(

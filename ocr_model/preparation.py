@@ -1,4 +1,4 @@
-"""Pages made easier to read, one step at a time: turned upright, straightened, cut, evened out, cleaned, made bilevel.
+"""Pages made easier to read, one step at a time: cut, turned upright, straightened, evened out, cleaned, made bilevel.
 
 Every step is a function of the picture alone. Those that move pixels give the map back to the picture that they were
 given, so that any place on the prepared page is known on the original one. Pictures are [height, width] uint8, 0 black.
@@ -98,15 +98,15 @@ def turned_back(width: int, height: int, turns: int) -> Affine:
 def quarter_turns_of(page: Grey) -> int:
     """How often the page must be turned by 90 degrees clockwise to stand upright; 0 where nothing tells.
 
-    Rows of print alternate with gaps, columns do not: that tells lying from standing. Above the small letters stand more
-    strokes (b, d, f, h, k, l, t, capitals, figures) than below them (g, j, p, q, y), after Caprari, Algorithm for text
-    page up/down orientation determination, 2000: that tells up from down.
+    Rows of print alternate with gaps, columns do not: that tells lying from standing. Above the small letters stand
+    more strokes (b, d, f, h, k, l, t, capitals, figures) than below them (g, j, p, q, y), which tells up from down (after
+    Caprari, Algorithm for text page up/down orientation determination, 2000).
     """
     ink = _ink(_small(page)[0])
     lies = _alternation(ink.T) > 1.15 * _alternation(ink)
     upright = np.rot90(ink, -1) if lies else ink
     turns = 1 if lies else 0
-    return turns + 2 if _ascent(upright) < -0.05 else turns
+    return turns + 2 if _ascent(upright) < -0.015 else turns
 
 
 def _ink(page: Grey) -> NDArray[np.float32]:
@@ -117,9 +117,9 @@ def _ink(page: Grey) -> NDArray[np.float32]:
 
 
 def _alternation(ink: NDArray[np.float32]) -> float:
-    """How strongly rows differ from those next to them, against what they hold."""
-    rows = ink.sum(axis=1)
-    return float(np.square(np.diff(rows)).sum() / max(np.square(rows).sum(), 1.0))
+    """How strongly rows differ from those next to them, against what they hold, at the skew where they do most."""
+    held = max(float(np.square(ink.sum(axis=1)).sum()), 1.0)
+    return max(_sharpness(ink, angle) for angle in np.arange(-_STEEPEST_DEG, _STEEPEST_DEG + 1, 1.0)) / held
 
 
 def _ascent(ink: NDArray[np.float32]) -> float:
@@ -149,7 +149,7 @@ def _bands(rows: NDArray[np.float32]) -> list[tuple[int, int]]:
 
 
 def deskew(page: Grey) -> Prepared:
-    """The page turned so that its lines are level; the picture grows so that nothing is lost, the new corners are pale."""
+    """The page turned so that its lines are level; the picture grows so that nothing is lost, new corners are pale."""
     angle = skew_of(page)
     if abs(angle) < _SMALLEST_TURN_DEG:
         return _done("deskew", page, skew_deg=0.0)
@@ -285,7 +285,8 @@ def denoise(page: Grey) -> Prepared:
 def noise_of(page: Grey) -> float:
     """Standard deviation of the grain, in grey levels.
 
-    The median of what a Laplacian leaves, which edges hardly change (after Immerkær, Fast noise variance estimation, 1996).
+    The median of what a Laplacian leaves, which edges hardly change (after Immerkær, Fast noise variance
+    estimation, 1996).
     """
     if min(page.shape) < 3:
         return 0.0
@@ -309,8 +310,8 @@ def binarise(page: Grey) -> Prepared:
 
 
 STEPS: dict[str, Callable[[Grey], Prepared]] = {
-    "orient": turn_upright,
     "crop": crop_border,
+    "orient": turn_upright,
     "deskew": deskew,
     "flatten": flatten,
     "denoise": denoise,

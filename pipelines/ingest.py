@@ -35,9 +35,9 @@ from pipelines import durations, ledger
 from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
 from pipelines.ingest_pages import IngestOutcome, IngestSettings
-from pipelines.ingest_units import AFTER_THE_LIMIT, IngestRun, IngestWorker, StagedIngest, commit_ingest, stage_ingest
+from pipelines.ingest_units import IngestRun, IngestWorker, StagedIngest, commit_ingest, stage_ingest
 from pipelines.ledger import Entry
-from pipelines.outputs import cannot_write, locked, prepare_output, read_text, remove, write_atomically
+from pipelines.outputs import cannot_write, is_there, locked, prepare_output, read_text, remove, write_atomically
 from pipelines.pairing import NO_IMAGE, find_pairs
 from pipelines.plan import (
     Item,
@@ -64,7 +64,7 @@ from pipelines.transcribe import (
     digest_of,
     with_local_runner,
 )
-from pipelines.units import check_stop, cpu_seconds, forget_run, now
+from pipelines.clock import cpu_seconds, now
 from pipelines.write_records import kind_and_split
 
 MADE_BY = f"pagemill ingest, records of version {VERSION}"
@@ -250,11 +250,8 @@ def check_manifest_version(output: str) -> None:
     Raises:
         BadInput: the folder has records of another version; both are named.
     """
-    try:
-        text = read_text(output, MANIFEST)
-    except OSError:
-        return
-    manifest_from_text(text, f"{output}/{MANIFEST}")
+    if is_there(output, MANIFEST):
+        manifest_from_text(read_text(output, MANIFEST), f"{output}/{MANIFEST}")
 
 
 def _is_done(entry: Entry, on_change: OnChange, run: IngestRun) -> bool:
@@ -265,7 +262,8 @@ def _check_change(options: IngestOptions, run: IngestRun, entries: Iterable[Entr
     for entry in entries if options.on_change == "fail" else ():
         if entry.configuration != run.configuration:
             raise BadInput(
-                f"{options.output} was begun with configuration {entry.configuration}, this run has {run.configuration}",
+                f"{options.output} was begun with configuration {entry.configuration}, this run has"
+                f" {run.configuration}",
                 "--on-change resume keeps what is done, --on-change restart does it again",
             )
 
@@ -300,7 +298,7 @@ class IngestUnits(beam.DoFn):
         self._worker = IngestWorker(self._options, self._decoder, lambda outcome: _count_outcome(outcome, tally))
 
     def process(self, reference: UnitReference) -> Iterator[Entry]:
-        check_stop(self._options.output)
+        ledger.check_stop(self._options.output)
         staged = stage_ingest(read_unit(self._options.output, reference), self._worker)
         _count_unit(staged)
         yield commit_ingest(staged, self._options)
@@ -361,7 +359,7 @@ def run(options: IngestOptions, beam_flags: Sequence[str] = (), started_s: float
     started_s = time.monotonic() if started_s is None else started_s
     prepare_output(options.output)
     with locked(options.output):
-        forget_run(options.output)
+        ledger.forget_run(options.output)
         planned = prepare(options)
         ledger.forget_other_runs(options.output, planned.options.run)
         record: dict[str, Any] = {"run": planned.options.run, "started": now(), "made_by": MADE_BY}
@@ -412,7 +410,7 @@ def _run_pipeline(options: IngestOptions, planned: PlannedIngest, pipeline_optio
 
 def _progress(tally_folder: str, planned: PlannedIngest) -> Progress:
     run = planned.options
-    stop = partial(write_atomically, run.output, ledger.STOP, f"too many dead letters: {AFTER_THE_LIMIT}\n")
+    stop = partial(write_atomically, run.output, ledger.STOP, f"too many dead letters: {ledger.AFTER_THE_LIMIT}\n")
     return Progress(tally_folder, planned.open_files, sys.stderr, run.max_dead, stop)
 
 

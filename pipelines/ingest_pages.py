@@ -1,7 +1,7 @@
 """Files of scans and their truth → examples, in order: open, decode, read the truth, align, prepare, cut.
 
-No Beam here, and nothing is written: this is what a worker does with the files of a unit. What fails gives a dead letter
-in its place, with the stage and the reason.
+No Beam here, and nothing is written: this is what a worker does with the files of a unit. What fails gives a dead
+letter in its place, with the stage and the reason.
 """
 
 from __future__ import annotations

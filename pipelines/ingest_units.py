@@ -17,10 +17,10 @@ from pipelines import ledger
 from pipelines.decoder import Decoder
 from pipelines.ingest_pages import IngestOutcome, IngestSettings, ingest_items
 from pipelines.ledger import Counts, DeadLetter, Entry
-from pipelines.outputs import Staging, cannot_write, read_text, remove, write_atomically
+from pipelines.outputs import Staging, cannot_write, is_there, read_text, remove, write_atomically
 from pipelines.plan import Item, Unit
 from pipelines.read_pages import DeadPage, Observed, PageOfFile
-from pipelines.units import cpu_seconds, now, remove_staging
+from pipelines.clock import cpu_seconds, now
 from pipelines.write_records import WrittenRecords, write_ingested
 
 
@@ -152,12 +152,10 @@ def _noted(outcomes: Iterable[IngestOutcome], worker: IngestWorker) -> Iterator[
         if isinstance(outcome, DeadPage):
             worker.dead += 1 + len(outcome.of.item.copies)
             if limit is not None and worker.dead > limit:
-                raise TooManyFailures(f"over {limit:g} pages became no records", AFTER_THE_LIMIT)
+                raise TooManyFailures(f"over {limit:g} pages became no records", ledger.AFTER_THE_LIMIT)
         worker.on_outcome(outcome)
         yield outcome
 
-
-AFTER_THE_LIMIT = "see the dead letters; run again with a higher --max-failures to go on"
 
 
 def commit_ingest(staged: StagedIngest, options: IngestRun) -> Entry:
@@ -181,16 +179,18 @@ def commit_ingest(staged: StagedIngest, options: IngestRun) -> Entry:
             remove(output, path)
         entry = ledger.commit(output, _entry(staged, options), lists)
         ledger.end_attempts(output, staged.unit)
-        remove_staging(output, staged.unit)
+        Staging(output, staged.below).discard()  # no other's: a second worker may be at the unit, too
     except OSError as error:
         raise cannot_write(output, error) from error
     return entry
 
 
 def _earlier_outputs(output: str, unit: str) -> set[str]:
+    if not is_there(output, f"{ledger.UNITS}/{unit}.json"):
+        return set()
     try:
         return {file.path for file in ledger.output_files(output, ledger.read_entry(output, unit))}
-    except (FileNotFoundError, ledger.DamagedEntry):
+    except ledger.DamagedEntry:  # what it wrote is not known any more
         return set()
 
 

@@ -81,8 +81,7 @@ def paired(
         truths: paths, `archive!member` in an archive.
         read: the bytes of a truth; only called for XML and HTML.
     """
-    told = {column for source in sources for column, value in source.metadata if column == TRUTH and value}
-    named = {dict(source.metadata)[TRUTH] for source in sources if TRUTH in dict(source.metadata)} if told else set()
+    named = {value for source in sources for column, value in source.metadata if column == TRUTH}
     free = [truth for truth in truths if truth not in named]
     images = [source for source in sources if not dict(source.metadata).get(TRUTH)]
     names = _Names([source.origin for source in images], free)

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from ocr_model.alphabet import Alphabet
-from ocr_model.bundle import FORMAT, VERSION, load_bundle
+from ocr_model.bundle import CARD, FORMAT, NORMALISATION, VERSION, load_bundle, read_config, write_checksums
+from ocr_model.errors import BadInput
 from ocr_model.finder import FinderConfig, build_finder, readable
 from ocr_model.layers import folded
 from ocr_model.line_images import LINE_HEIGHT_PX
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
+from ocr_model.self_check import FOLDER as SELF_CHECK
+from ocr_model.self_check import self_check, write_self_check
+from trainer.synthesis.fonts import FontCase, find_fonts
+from trainer.synthesis.lines import sample_lines
+from trainer.synthesis.text import TextSource
 
 Outputs = dict[str, tf.Tensor]
+Grey = npt.NDArray[np.uint8]
+CheckLines = Sequence[tuple[Grey, str]]
+
+CHECK_LINES = 8
+LATENCY_WIDTH_PX = 640
 
 
 class ServedNetwork(tf.Module):
@@ -102,47 +118,228 @@ def export_bundle(
     about: Mapping[str, Any],
     card: str,
     output: Path,
+    check_lines: CheckLines | None = None,
 ) -> None:
     """Writes a bundle beside `output`, loads it, compares it with the networks it came from, then moves it there.
 
     Args:
-        about: further values for config.json (training configuration, seeds).
-        card: text of MODEL_CARD.md.
+        about: further values for config.json (training configuration, seeds, `calibration`).
+        card: text of MODEL_CARD.md; sizes and latency are added to it.
+        check_lines: strips with their texts for the self-check; None draws some.
 
     Raises:
         ValueError: what was written does not behave like what was trained.
     """
+    reading = served_recogniser(recogniser, recogniser_weights)
+    page_spec = tf.TensorSpec((1, None, None, 1), tf.uint8, name="page")
+    finding = ServedNetwork(lambda: build_finder(finder), finder_weights, readable, page_spec)
+    with written_beside(output) as folder:
+        save_network(reading, "read_lines", folder / "recogniser")
+        save_network(finding, "find_lines", folder / "finder")
+        write_descriptions(folder, recogniser, alphabet, about)
+        _compare_recogniser(folder, reading)
+        _compare_finder(folder, finding)
+        seal(folder, card, check_lines or draw_check_lines(alphabet))
+
+
+def export_recogniser(
+    weights: Path,
+    recogniser: RecogniserConfig,
+    alphabet: Alphabet,
+    finder_of: Path,
+    about: Mapping[str, Any],
+    card: str,
+    output: Path,
+    check_lines: CheckLines | None = None,
+) -> None:
+    """As `export_bundle`, with the finder of another bundle: what fine-tuning makes.
+
+    Args:
+        finder_of: folder of the bundle that the finder is taken from, unchanged.
+
+    Raises:
+        ValueError: what was written does not behave like what was trained.
+    """
+    reading = served_recogniser(recogniser, weights)
+    with written_beside(output) as folder:
+        save_network(reading, "read_lines", folder / "recogniser")
+        shutil.copytree(finder_of / "finder", folder / "finder")
+        write_descriptions(folder, recogniser, alphabet, about)
+        _compare_recogniser(folder, reading)
+        seal(folder, card, check_lines or draw_check_lines(alphabet))
+
+
+def served_recogniser(recogniser: RecogniserConfig, weights: Path) -> ServedNetwork:
+    line_spec = tf.TensorSpec((None, LINE_HEIGHT_PX, None, 1), tf.uint8, name="lines")
+    return ServedNetwork(lambda: build_recogniser(recogniser), weights, classes_and_confidences, line_spec)
+
+
+@contextmanager
+def written_beside(output: Path) -> Iterator[Path]:
+    """A new folder beside `output` that takes its place at the end; after an error `output` is what it was."""
     temporary = output.with_name(output.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    line_spec = tf.TensorSpec((None, LINE_HEIGHT_PX, None, 1), tf.uint8, name="lines")
-    page_spec = tf.TensorSpec((1, None, None, 1), tf.uint8, name="page")
-    reading = ServedNetwork(
-        lambda: build_recogniser(recogniser), recogniser_weights, classes_and_confidences, line_spec
-    )
-    finding = ServedNetwork(lambda: build_finder(finder), finder_weights, readable, page_spec)
-    save_network(reading, "read_lines", temporary / "recogniser")
-    save_network(finding, "find_lines", temporary / "finder")
-    alphabet.save(temporary / "alphabet.json")
-    config = {"format": FORMAT, "version": VERSION, "recogniser": {"classes": recogniser.classes}, **about}
-    (temporary / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
-    (temporary / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-    _compare(temporary, reading, finding)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(output, ignore_errors=True)
     temporary.replace(output)
 
 
-def _compare(folder: Path, reading: ServedNetwork, finding: ServedNetwork) -> None:
-    """Loads what was written and runs it beside the trained networks on noise."""
+def write_descriptions(
+    folder: Path, recogniser: RecogniserConfig, alphabet: Alphabet, about: Mapping[str, Any]
+) -> None:
+    """Writes alphabet.json and config.json."""
+    alphabet.save(folder / "alphabet.json")
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "recogniser": describe_recogniser(recogniser),
+        "calibration": None,
+        **about,
+    }
+    _write_config(folder, config)
+
+
+def describe_recogniser(recogniser: RecogniserConfig) -> dict[str, Any]:
+    """What config.json says of the recogniser: what it takes, and the sizes that a network is built from."""
+    return {
+        "classes": recogniser.classes,
+        "line_height_px": LINE_HEIGHT_PX,
+        "normalisation": NORMALISATION,
+        "network": asdict(recogniser),
+    }
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def seal(folder: Path, card: str, check_lines: CheckLines) -> None:
+    """Adds the self-check, the card with sizes and latency, and the checksums to a bundle that is otherwise complete.
+
+    Raises:
+        ValueError: the bundle does not pass the self-check that has just been written.
+    """
     bundle = load_bundle(folder, "float32")
-    rng = np.random.default_rng(1)
-    lines = rng.integers(0, 256, (2, LINE_HEIGHT_PX, 128, 1), dtype=np.uint8)
-    page = rng.integers(0, 256, (1, 64, 96, 1), dtype=np.uint8)
-    classes, _ = bundle.read_lines(lines)
+    shutil.rmtree(folder / SELF_CHECK, ignore_errors=True)
+    write_self_check(bundle, check_lines, folder / SELF_CHECK)
+    problems = self_check(load_bundle(folder), folder / SELF_CHECK)
+    if problems:
+        raise ValueError(f"{folder}: between precisions, {'; '.join(problems)}")
+    (folder / CARD).write_text(card.rstrip() + "\n\n" + size_and_latency(folder), encoding="utf-8")
+    write_checksums(folder)
+
+
+def complete(folder: Path, check_lines: CheckLines) -> None:
+    """Gives a bundle of an earlier version what it lacks: the recogniser's description, self-check and checksums.
+
+    Networks, alphabet and card stay as they are, so it reads the same.
+
+    Raises:
+        BadModel: the folder is no bundle.
+    """
+    config = read_config(folder)
+    known = recogniser_config(config)
+    _write_config(
+        folder, {**config, "recogniser": describe_recogniser(known), "calibration": config.get("calibration")}
+    )
+    shutil.rmtree(folder / SELF_CHECK, ignore_errors=True)
+    write_self_check(load_bundle(folder, "float32"), check_lines, folder / SELF_CHECK)
+    write_checksums(folder)
+
+
+def recogniser_config(config: Mapping[str, Any]) -> RecogniserConfig:
+    """The sizes of a bundle's recogniser, from its config.json.
+
+    Raises:
+        BadInput: the configuration does not tell them.
+    """
+    sizes = config["recogniser"].get("network") or config.get("training", {}).get("recogniser", {}).get("network")
+    try:
+        return RecogniserConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()})
+    except (AttributeError, TypeError) as error:
+        raise BadInput(
+            "the bundle's config.json does not tell the sizes of its recogniser",
+            "export it again with this version of Pagemill",
+        ) from error
+
+
+def draw_check_lines(alphabet: Alphabet, seed: int = 5) -> list[tuple[Grey, str]]:
+    """Lines of text for a self-check, drawn with the renderer's fonts or, where none is installed, with OpenCV's."""
+    try:
+        fonts = FontCase(find_fonts())
+    except BadInput:
+        return plain_check_lines(alphabet, seed)
+    rng, texts = np.random.default_rng(seed), TextSource.load(None)
+    found: list[tuple[Grey, str]] = []
+    for _ in range(50 * CHECK_LINES):
+        ((image, text),) = sample_lines(rng, texts, fonts, takes=1)
+        if 8 <= len(text) <= 60 and alphabet.covers(text):
+            found.append((image, text))
+        if len(found) == CHECK_LINES:
+            return found
+    return plain_check_lines(alphabet, seed)
+
+
+def plain_check_lines(alphabet: Alphabet, seed: int = 5) -> list[tuple[Grey, str]]:
+    """Lines of characters of the alphabet, drawn by OpenCV; of a script that it cannot draw, strokes without text."""
+    drawable = [c for c in alphabet.characters if c.isascii() and not c.isspace()]
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(CHECK_LINES):
+        text = "".join(rng.choice(drawable, 12)) if drawable else ""
+        image = np.full((40, 320), 255, np.uint8)
+        cv2.putText(image, text or "/-/-/-/-", (8, 29), cv2.FONT_HERSHEY_SIMPLEX, 0.9, 0, 2, cv2.LINE_AA)
+        found.append((image, text))
+    return found
+
+
+def size_and_latency(folder: Path) -> str:
+    """Section of the card: bytes of the parts, and the time for a line and a page on this machine."""
+    sizes = {
+        part: sum(p.stat().st_size for p in (folder / part).rglob("*") if p.is_file())
+        for part in ("finder", "recogniser")
+    }
+    bundle = load_bundle(folder)
+    lines = np.zeros((8, LINE_HEIGHT_PX, LATENCY_WIDTH_PX, 1), np.uint8)
+    page = np.zeros((1, 1024, 768, 1), np.uint8)
+    line_ms = 1000 / len(lines) * _seconds(lambda: bundle.read_lines(lines))
+    page_ms = 1000 * _seconds(lambda: bundle.find_lines(page))
+    weights = ", ".join(f"{part} {size / 1e6:.1f} MB" for part, size in sizes.items())
+    return (
+        "## Size and latency\n\n"
+        f"{weights}. At export, in {bundle.precision} with all cores of that machine: {line_ms:.1f} ms to read a line of "
+        f"{LATENCY_WIDTH_PX} px in a batch of {len(lines)}, {page_ms:.0f} ms to find the lines of a page of 768 x 1024 px "
+        "(best of five).\n"
+    )
+
+
+def _seconds(action: Callable[[], Any]) -> float:
+    action()
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def _compare_recogniser(folder: Path, reading: ServedNetwork) -> None:
+    """Loads what was written and runs it beside the trained network on noise."""
+    lines = np.random.default_rng(1).integers(0, 256, (2, LINE_HEIGHT_PX, 128, 1), dtype=np.uint8)
+    classes, _ = load_bundle(folder, "float32").read_lines(lines)
     expected = reading.function("float32")(tf.constant(lines))["classes"].numpy()
     if not np.array_equal(classes, expected):
         raise ValueError(f"{folder}: the exported recogniser does not read like the trained one")
-    expected_maps = finding.function("float32")(tf.constant(page))
-    for name, value in bundle.find_lines(page).items():
-        if not np.allclose(value, expected_maps[name].numpy(), atol=1e-3):
+
+
+def _compare_finder(folder: Path, finding: ServedNetwork) -> None:
+    page = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 1), dtype=np.uint8)
+    expected = finding.function("float32")(tf.constant(page))
+    for name, value in load_bundle(folder, "float32").find_lines(page).items():
+        if not np.allclose(value, expected[name].numpy(), atol=1e-3):
             raise ValueError(f"{folder}: the exported finder's {name} differ from the trained one's")

@@ -30,7 +30,8 @@ def command(*words: str) -> int:
     """Exit code of `pagemill ingest WORDS` in this process."""
     parser = _Parser(prog="pagemill ingest", allow_abbrev=False)
     ingest.add_arguments(parser)
-    return ingest.ingest(parser.parse_args(list(words)))
+    arguments = parser.parse_args(list(words))
+    return ingest.ingest(arguments, ingest.with_workers(arguments.workers, []))
 
 
 def files() -> dict[str, bytes]:
@@ -82,7 +83,10 @@ def test_features_lie_beside_the_records_and_the_manifest_knows_them(ingested: P
 @needs_transform
 def test_alphabet_keeps_its_classes_from_ingest_to_ingest(ingested: Path, tmp_path: Path) -> None:
     (tmp_path / "base.json").write_text((ingested / ALPHABET).read_text().replace("ſ", ""))
-    put(tmp_path / "in", {"a.png": page_image(1), "a.lines.json": '[{"bbox": [10, 30, 190, 64], "text": "ſſſ∴∴∴∴"}]'.encode()})
+    put(
+        tmp_path / "in",
+        {"a.png": page_image(1), "a.lines.json": '[{"bbox": [10, 30, 190, 64], "text": "ſſſ∴∴∴∴"}]'.encode()},
+    )
     words = [f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--validation", "0"]
     code = command(*words, "--alphabet", f"{tmp_path}/base.json", "--previous", str(ingested))
     assert code == ingest.GATE_FAILED  # ∴ is new to the earlier alphabet
@@ -92,7 +96,10 @@ def test_alphabet_keeps_its_classes_from_ingest_to_ingest(ingested: Path, tmp_pa
     assert findings["new_characters"]["crossed"] and "'∴'×4" in findings["new_characters"]["told"]
     assert load_manifest(tmp_path / "out").counts["unknown_characters"] == {"ſ": 3, "∴": 4}
     limits = [word for name in findings for word in ("--drift-limit", f"{name}=1")]
-    put(tmp_path / "in", {"b.png": page_image(2), "b.lines.json": lines_json(2, 1).replace(b"0002", "§§§∵∵∵∵∵∵".encode())})
+    put(
+        tmp_path / "in",
+        {"b.png": page_image(2), "b.lines.json": lines_json(2, 1).replace(b"0002", "§§§∵∵∵∵∵∵".encode())},
+    )
     assert command(*words, "--alphabet", f"{tmp_path}/base.json", "--previous", str(ingested), *limits) == 0
     assert Alphabet.load(tmp_path / "out" / ALPHABET).characters == base.characters + "∴ſ∵"
 
@@ -130,7 +137,10 @@ def test_failing_process_is_told_with_its_last_words(tmp_path: Path) -> None:
     def broken(*_: Any) -> list[str]:
         return ["metadata/gone.parquet"]
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PagemillError, match=r"tf\.Transform failed with exit code"):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(PagemillError, match=r"tf\.Transform failed with exit code"),
+    ):
         patch.setattr(features, "_batches", lambda *_: iter(_rows(report)))
         patch.setattr(features, "tables_of", broken)
         make_features(FeatureOptions(f"{tmp_path}/out"), report)

@@ -62,7 +62,7 @@ def test_sheet_shows_all_pictures(records: str, tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width >= 3 * 360 and sheet.height >= 480 and sheet.mode == "RGB"
         colours = {colour for _, colour in sheet.getcolors(2**24) or []}
-    assert (0, 120, 200) in colours  # an outline
+    assert any(blue - red > 100 for red, _, blue in colours)  # outlines
     for kind in ("page", "line"):
         one = contact_sheet(list(read_path(records, kind))[:1])  # type: ignore[arg-type]
         assert Image.open(io.BytesIO(one)).format == "PNG"

@@ -47,7 +47,8 @@ def rows(*changes: dict[str, Any]) -> list[pa.RecordBatch]:
 
 def test_statistics_count_lines_and_pages() -> None:
     found = statistics_of(
-        rows({}, {"text": "", "mean": 100.0}, {"split": "test", "text": "bc"}, {"kind": "page", "text": "ab\nab"}), (1, 4)
+        rows({}, {"text": "", "mean": 100.0}, {"split": "test", "text": "bc"}, {"kind": "page", "text": "ab\nab"}),
+        (1, 4),
     )
     assert found.records == {"line/train": 2, "line/test": 1, "page/train": 1}
     assert (found.empty, found.languages) == ({"line/train": 1}, {"de": 3})
