@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from ocr_model.errors import BadInput
-from pipelines.streams import is_remote, open_file
+from pipelines.streams import create_remote, is_remote, open_file
 
 PARTIAL = "ledger/partial"
 LOCK = "ledger/lock"
@@ -160,7 +159,7 @@ class AtomicFile:
         self._stream: BinaryIO
         if self._remote:
             self._partial = self._final
-            self._stream = FileSystems.create(self._final, compression_type=CompressionTypes.UNCOMPRESSED)
+            self._stream = create_remote(self._final)
         else:
             self._partial = join(folder, f"{PARTIAL}/{uuid.uuid4().hex}")
             os.makedirs(os.path.dirname(self._final), exist_ok=True)
@@ -284,7 +283,7 @@ class Staging:
             raise FileExistsError(errno.EEXIST, "another page or document has this name", relative)
         self._opened.add(relative)
         if self._remote:
-            raw = FileSystems.create(join(self.output, relative), compression_type=CompressionTypes.UNCOMPRESSED)
+            raw = create_remote(join(self.output, relative))
             return StagedFile(relative, raw)
         path = join(self.output, f"{self.below}/{relative}")
         folder = os.path.dirname(path)

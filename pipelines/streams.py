@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from http import HTTPStatus
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -104,7 +104,53 @@ class _Remote(io.RawIOBase):
         super().close()
 
     def _failure(self, error: Exception) -> OSError:
-        number = error.errno if isinstance(error, OSError) else errno.EINVAL if isinstance(error, ValueError) else None
-        if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == HTTPStatus.NOT_FOUND:
-            number = errno.ENOENT
-        return OSError(number or errno.EIO, str(error) or type(error).__name__, self._path)
+        return as_os_error(error, self._path)
+
+
+class _NewRemote(io.RawIOBase):
+    """An object that is there when it is closed; every failure is an `OSError`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            self._stream = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        except Exception as error:
+            raise as_os_error(error, path) from error
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            self._stream.write(data)
+        except (TypeError, MemoryError):
+            raise
+        except Exception as error:
+            raise as_os_error(error, self._path) from error
+        return memoryview(data).nbytes
+
+    def close(self) -> None:
+        if self.closed or not hasattr(self, "_stream"):
+            return
+        super().close()
+        try:
+            self._stream.close()
+        except Exception as error:
+            raise as_os_error(error, self._path) from error
+
+
+def create_remote(path: str) -> BinaryIO:
+    """A new object of a bucket, to be written.
+
+    Raises:
+        OSError: it cannot be made. Writing and closing raise it too.
+    """
+    return cast(BinaryIO, _NewRemote(path))
+
+
+def as_os_error(error: Exception, path: str) -> OSError:
+    """What a file system of Beam has raised, as the error that a local file would have raised."""
+    number = error.errno if isinstance(error, OSError) else errno.EINVAL if isinstance(error, ValueError) else None
+    if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == HTTPStatus.NOT_FOUND:
+        number = errno.ENOENT
+    return OSError(number or errno.EIO, str(error) or type(error).__name__, path)

@@ -18,7 +18,17 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ocr_model.alphabet import Alphabet
-from ocr_model.bundle import CARD, FORMAT, NORMALISATION, VERSION, load_bundle, read_config, write_checksums
+from ocr_model.bundle import (
+    CARD,
+    CHECKSUMS,
+    FORMAT,
+    NORMALISATION,
+    VERSION,
+    Bundle,
+    load_bundle,
+    read_config,
+    write_checksums,
+)
 from ocr_model.errors import BadInput
 from ocr_model.finder import FinderConfig, build_finder, readable
 from ocr_model.layers import folded
@@ -137,9 +147,10 @@ def export_bundle(
         save_network(reading, "read_lines", folder / "recogniser")
         save_network(finding, "find_lines", folder / "finder")
         write_descriptions(folder, recogniser, alphabet, about)
-        _compare_recogniser(folder, reading)
-        _compare_finder(folder, finding)
-        seal(folder, card, check_lines or draw_check_lines(alphabet))
+        exported = load_bundle(folder, "float32")
+        _compare_recogniser(exported, reading)
+        _compare_finder(exported, finding)
+        seal(exported, card, check_lines or draw_check_lines(alphabet))
 
 
 def export_recogniser(
@@ -165,8 +176,9 @@ def export_recogniser(
         save_network(reading, "read_lines", folder / "recogniser")
         shutil.copytree(finder_of / "finder", folder / "finder")
         write_descriptions(folder, recogniser, alphabet, about)
-        _compare_recogniser(folder, reading)
-        seal(folder, card, check_lines or draw_check_lines(alphabet))
+        exported = load_bundle(folder, "float32")
+        _compare_recogniser(exported, reading)
+        seal(exported, card, check_lines or draw_check_lines(alphabet))
 
 
 def served_recogniser(recogniser: RecogniserConfig, weights: Path) -> ServedNetwork:
@@ -218,19 +230,22 @@ def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def seal(folder: Path, card: str, check_lines: CheckLines) -> None:
+def seal(exported: Bundle, card: str, check_lines: CheckLines) -> None:
     """Adds the self-check, the card with sizes and latency, and the checksums to a bundle that is otherwise complete.
 
+    Args:
+        exported: the bundle as it lies on disk, loaded in float32.
+
     Raises:
-        ValueError: the bundle does not pass the self-check that has just been written.
+        ValueError: in the precision that this machine reads in it does not pass its own self-check.
     """
-    bundle = load_bundle(folder, "float32")
-    shutil.rmtree(folder / SELF_CHECK, ignore_errors=True)
-    write_self_check(bundle, check_lines, folder / SELF_CHECK)
-    problems = self_check(load_bundle(folder), folder / SELF_CHECK)
+    folder = exported.path
+    write_self_check(exported, check_lines, folder / SELF_CHECK)
+    served = load_bundle(folder)
+    problems = self_check(served, folder / SELF_CHECK)
     if problems:
-        raise ValueError(f"{folder}: between precisions, {'; '.join(problems)}")
-    (folder / CARD).write_text(card.rstrip() + "\n\n" + size_and_latency(folder), encoding="utf-8")
+        raise ValueError(f"{folder}: float32 and {served.precision} differ: {'; '.join(problems)}")
+    (folder / CARD).write_text(f"{card.rstrip()}\n\n{size_and_latency(served)}", encoding="utf-8")
     write_checksums(folder)
 
 
@@ -258,7 +273,8 @@ def recogniser_config(config: Mapping[str, Any]) -> RecogniserConfig:
     Raises:
         BadInput: the configuration does not tell them.
     """
-    sizes = config["recogniser"].get("network") or config.get("training", {}).get("recogniser", {}).get("network")
+    training = config.get("training", {}).get("recogniser", {})
+    sizes: Any = config["recogniser"].get("network") or training.get("network")
     try:
         return RecogniserConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()})
     except (AttributeError, TypeError) as error:
@@ -298,24 +314,23 @@ def plain_check_lines(alphabet: Alphabet, seed: int = 5) -> list[tuple[Grey, str
     return found
 
 
-def size_and_latency(folder: Path) -> str:
+def size_and_latency(bundle: Bundle) -> str:
     """Section of the card: bytes of the parts, and the time for a line and a page on this machine."""
-    sizes = {
-        part: sum(p.stat().st_size for p in (folder / part).rglob("*") if p.is_file())
-        for part in ("finder", "recogniser")
-    }
-    bundle = load_bundle(folder)
     lines = np.zeros((8, LINE_HEIGHT_PX, LATENCY_WIDTH_PX, 1), np.uint8)
     page = np.zeros((1, 1024, 768, 1), np.uint8)
     line_ms = 1000 / len(lines) * _seconds(lambda: bundle.read_lines(lines))
     page_ms = 1000 * _seconds(lambda: bundle.find_lines(page))
-    weights = ", ".join(f"{part} {size / 1e6:.1f} MB" for part, size in sizes.items())
+    weights = ", ".join(f"{part} {_bytes_of(bundle.path / part) / 1e6:.1f} MB" for part in ("finder", "recogniser"))
     return (
         "## Size and latency\n\n"
-        f"{weights}. At export, in {bundle.precision} with all cores of that machine: {line_ms:.1f} ms to read a line of "
-        f"{LATENCY_WIDTH_PX} px in a batch of {len(lines)}, {page_ms:.0f} ms to find the lines of a page of 768 x 1024 px "
-        "(best of five).\n"
+        f"{weights}. At export, in {bundle.precision} with all cores of that machine: {line_ms:.1f} ms to read a line "
+        f"of {LATENCY_WIDTH_PX} px in a batch of {len(lines)}, {page_ms:.0f} ms to find the lines of a page of "
+        "768 x 1024 px (best of five).\n"
     )
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
 def _seconds(action: Callable[[], Any]) -> float:
@@ -328,18 +343,18 @@ def _seconds(action: Callable[[], Any]) -> float:
     return min(taken)
 
 
-def _compare_recogniser(folder: Path, reading: ServedNetwork) -> None:
-    """Loads what was written and runs it beside the trained network on noise."""
+def _compare_recogniser(exported: Bundle, reading: ServedNetwork) -> None:
+    """Runs what was written and read back beside the trained network on noise."""
     lines = np.random.default_rng(1).integers(0, 256, (2, LINE_HEIGHT_PX, 128, 1), dtype=np.uint8)
-    classes, _ = load_bundle(folder, "float32").read_lines(lines)
+    classes, _ = exported.read_lines(lines)
     expected = reading.function("float32")(tf.constant(lines))["classes"].numpy()
     if not np.array_equal(classes, expected):
-        raise ValueError(f"{folder}: the exported recogniser does not read like the trained one")
+        raise ValueError(f"{exported.path}: the exported recogniser does not read like the trained one")
 
 
-def _compare_finder(folder: Path, finding: ServedNetwork) -> None:
+def _compare_finder(exported: Bundle, finding: ServedNetwork) -> None:
     page = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 1), dtype=np.uint8)
     expected = finding.function("float32")(tf.constant(page))
-    for name, value in load_bundle(folder, "float32").find_lines(page).items():
+    for name, value in exported.find_lines(page).items():
         if not np.allclose(value, expected[name].numpy(), atol=1e-3):
-            raise ValueError(f"{folder}: the exported finder's {name} differ from the trained one's")
+            raise ValueError(f"{exported.path}: the exported finder's {name} differ from the trained one's")
