@@ -18,7 +18,7 @@ help: ## Show the targets
 
 demo: $(BASE) ## Set up, transcribe the sample scans, say where the results are
 	@$(BIN)/pagemill transcribe samples --output demo-output \
-	    --format txt --format jsonl --format hocr --format overlay
+	    --format txt,jsonl,alto,pdf,overlay --on-change restart
 	@echo
 	@echo "The beginning of demo-output/txt/typed-letter-en-1938.txt:"
 	@echo
@@ -31,7 +31,9 @@ demo: $(BASE) ## Set up, transcribe the sample scans, say where the results are
 	@echo "Text            demo-output/txt/        one file a document"
 	@echo "Pictures        demo-output/overlay/    the pages with their lines and text drawn in"
 	@echo "Data            demo-output/jsonl/      lines and words with boxes and confidences"
-	@echo "hOCR            demo-output/hocr/"
+	@echo "Searchable PDF  demo-output/pdf/        the pages with their text laid under them"
+	@echo "ALTO            demo-output/alto/"
+	@echo "The books       $(BIN)/pagemill status demo-output"
 	@echo
 	@echo "Your own scans: $(BIN)/pagemill transcribe FOLDER --output RESULTS"
 
