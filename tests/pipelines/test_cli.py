@@ -149,6 +149,20 @@ def test_full_disk_ends_the_run_with_one_line(
     assert (tmp_path / "out/txt/a.txt").read_text() == "40x20\n"
 
 
+def test_failure_limit_ends_with_code_4_and_keeps_what_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unsupervised: None
+) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(20):
+        (tmp_path / f"in/{n:02}.png").write_bytes(scans.encoded(scans.picture(20 + n, 20), "PNG") if n < 18 else b"x")
+    monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
+    argv = ["transcribe", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--duplicates", "each"]
+    code, _, err = pagemill(capsys, *argv, "--max-failures", "5%")
+    assert code == 4 and err.startswith("pagemill: over 1 pages could not be read (see the dead letters")
+    assert pagemill(capsys, *argv)[0] == DEAD_LETTERS_LEFT
+    assert len(list((tmp_path / "out/txt").iterdir())) == 18
+
+
 def test_config_file_gives_the_flags_that_the_command_line_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unsupervised: None
 ) -> None:
