@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -362,7 +362,7 @@ def _origin(features: Mapping[str, Sequence[Any]]) -> Origin:
         page_id=_one_text(features, "source/page_id"),
         width=int(features["source/width"][0]),
         height=int(features["source/height"][0]),
-        split=cast(Split, split),
+        split=split,
         language=_one_text(features, "source/language"),
         truth=_one_text(features, "source/truth"),
         metadata=tuple(sorted(metadata.items())),

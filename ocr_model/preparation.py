@@ -99,8 +99,8 @@ def quarter_turns_of(page: Grey) -> int:
     """How often the page must be turned by 90 degrees clockwise to stand upright; 0 where nothing tells.
 
     Rows of print alternate with gaps, columns do not: that tells lying from standing. Above the small letters stand
-    more strokes (b, d, f, h, k, l, t, capitals, figures) than below them (g, j, p, q, y), which tells up from down (after
-    Caprari, Algorithm for text page up/down orientation determination, 2000).
+    more strokes (b, d, f, h, k, l, t, capitals, figures) than below them (g, j, p, q, y), which tells up from down
+    (after Caprari, Algorithm for text page up/down orientation determination, 2000).
     """
     ink = _ink(_small(page)[0])
     lies = _alternation(ink.T) > 1.15 * _alternation(ink)

@@ -32,6 +32,7 @@ from ocr_model.examples import KINDS, SPLITS, VERSION
 from ocr_model.preparation import STEPS
 from ocr_model.record_files import MANIFEST, RecordFile, RecordsManifest, manifest_from_text
 from pipelines import durations, ledger
+from pipelines.clock import cpu_seconds, now
 from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
 from pipelines.ingest_pages import IngestOutcome, IngestSettings
@@ -64,7 +65,6 @@ from pipelines.transcribe import (
     digest_of,
     with_local_runner,
 )
-from pipelines.clock import cpu_seconds, now
 from pipelines.write_records import kind_and_split
 
 MADE_BY = f"pagemill ingest, records of version {VERSION}"

@@ -262,42 +262,61 @@ def _examples(
     Raises:
         UnreadablePage: picture and truth do not fit together.
     """
-    height, width = (side * image.reduced_by for side in image.pixels.shape)
+    width, height = original_size(image, truth)
     is_line = truth is not None and (settings.single_line or is_line_image(truth, width, height))
     if is_line and settings.kinds == ("page",):
         return SkippedPage(of)
-    if is_line:
-        assert truth is not None
-        line = whole_image_line(truth, width, height)
-        truth = GroundTruthPage(width, height, (line,))
+    if truth is not None and is_line:
+        truth = GroundTruthPage(width, height, (whole_image_line(truth, width, height),))
     elif truth is not None:
         truth = placed(truth, width, height)
     began = time.perf_counter()
-    prepared = prepare(image.pixels, settings.steps)
+    prepared = _prepared(image, width, height, settings)
     observed.took("prepare", time.perf_counter() - began)
-    reduced = Affine.scale(image.reduced_by, image.reduced_by)
-    prepared = replace(prepared, back=reduced.after(prepared.back))
     origin = _origin(of, task.source, width, height, settings)
     lines = truth.lines if truth else ()
+    examples: list[PageExample | LineExample] = []
+    letters: list[DeadLetter] = []
+    counts = Counter({"recorded": len(lines)})
     if is_line:
-        picture = record_image(prepared, image, task)
-        ingested: list[PageExample | LineExample] = [LineExample(origin, picture, 1, lines[0])]
-        counts, letters = Counter({"recorded": 1}), []
-    else:
+        examples.append(LineExample(origin, record_image(prepared, image, task), 1, lines[0]))
+    elif "page" in settings.kinds:
+        ordered = truth is None or truth.ordered
+        examples.append(PageExample(origin, record_image(prepared, image, task), lines, ordered))
+    if "line" in settings.kinds and not is_line:
         began = time.perf_counter()
-        ingested, counts, letters = [], Counter[str](), list[DeadLetter]()
-        if "line" in settings.kinds:
-            cut, counts, letters = _cut_lines(of, origin, prepared, lines, settings)
-            ingested += cut
+        cut, counts, letters = _cut_lines(of, origin, prepared, lines, settings)
+        examples += cut
         observed.took("cut", time.perf_counter() - began)
-        if "page" in settings.kinds:
-            page = PageExample(origin, record_image(prepared, image, task), lines, truth is None or truth.ordered)
-            ingested.insert(0, page)
-            if "line" not in settings.kinds:
-                counts = Counter({"recorded": len(lines)})
-    known = frozenset(settings.known)
-    unknown = Counter(c for line in lines for c in line.text if c not in known) if known else Counter()
-    return IngestedPage(of, tuple(ingested), counts, tuple(letters), unknown)
+    return IngestedPage(of, tuple(examples), counts, tuple(letters), unknown_characters(lines, settings.known))
+
+
+def original_size(image: PageImage, truth: GroundTruthPage | None) -> tuple[int, int]:
+    """Width and height of the page in its file; of one that was read at a fraction of its size only the truth tells the
+    last few pixels."""
+    height, width = image.pixels.shape
+    by = image.reduced_by
+    told = (truth.width, truth.height) if truth and truth.width and truth.height else None
+    if told and by > 1 and abs(told[0] / by - width) < 1 and abs(told[1] / by - height) < 1:
+        return told
+    return width * by, height * by
+
+
+def _prepared(image: PageImage, width: int, height: int, settings: IngestSettings) -> Prepared:
+    """The page after the steps; `back` leads to the page of that size in the file."""
+    prepared = prepare(image.pixels, settings.steps)
+    read_height, read_width = image.pixels.shape
+    return replace(prepared, back=Affine.scale(width / read_width, height / read_height).after(prepared.back))
+
+
+def unknown_characters(lines: Iterable[GroundTruthLine], known: str) -> Counter[str]:
+    """Characters that are not among the known ones; none where nothing is known.
+
+    >>> unknown_characters([GroundTruthLine("abſ"), GroundTruthLine("ſ")], "ab")
+    Counter({'ſ': 2})
+    """
+    expected = frozenset(known)
+    return Counter(c for line in lines for c in line.text if c not in expected) if known else Counter()
 
 
 def _origin(of: PageOfFile, source: SourceFile, width: int, height: int, settings: IngestSettings) -> Origin:
@@ -334,8 +353,8 @@ def _cut_lines(
         if not reason:
             try:
                 cut.append(_cut_line(origin, prepared, number, line, there, settings))
-            except UnreadablePage as error:
-                reason = error.reason
+            except UnreadablePage as refusal:
+                reason = refusal.reason
         counts[reason or "recorded"] += 1
         if reason and reason not in _QUIET_PROBLEMS:
             error = UnreadablePage(f"line {number} cannot be cut out: {line.text[:80]}", reason)
@@ -355,14 +374,14 @@ def _cut_line(
     crop = cut_truth_line(prepared.pixels, moved(line, there), settings.highest_line_px)
     back = prepared.back.after(crop.back)
     height, width = crop.pixels.shape
-    values = grey_values(crop.pixels)
-    picture = RecordImage(png(crop.pixels), "png", width, height, None, back, prepared.steps, **values)
+    picture = RecordImage(png(crop.pixels), "png", width, height, None, back, prepared.steps, *grey_values(crop.pixels))
     return LineExample(origin, picture, number, replace(line, words=()), crop.margins)
 
 
 def record_image(prepared: Prepared, image: PageImage, task: _Task) -> RecordImage:
     """The picture as the record keeps it: the file's own bytes where they show just that, else a PNG."""
     height, width = prepared.pixels.shape
+    mean, deviation = grey_values(prepared.pixels)
     keep = partial(
         RecordImage,
         width=width,
@@ -370,18 +389,19 @@ def record_image(prepared: Prepared, image: PageImage, task: _Task) -> RecordIma
         dpi=round(image.dpi, 2) if image.dpi else None,
         back=prepared.back,
         steps=prepared.steps,
-        **grey_values(prepared.pixels),
+        mean=mean,
+        deviation=deviation,
     )
     kind = sniff(task.data)
     if task.count == 1 and not prepared.steps and kind in ("jpeg", "png") and is_plain(task.data, width, height):
-        return keep(task.data, kind)
-    return keep(png(prepared.pixels), "png")
+        return keep(data=task.data, format=kind)
+    return keep(data=png(prepared.pixels), format="png")
 
 
-def grey_values(pixels: Grey) -> dict[str, float]:
-    """`mean` and `deviation` of the picture's grey values, to a hundredth."""
+def grey_values(pixels: Grey) -> tuple[float, float]:
+    """Mean and deviation of the picture's grey values, to a hundredth."""
     mean, deviation = cv2.meanStdDev(pixels)
-    return {"mean": round(float(mean[0, 0]), 2), "deviation": round(float(deviation[0, 0]), 2)}
+    return round(float(mean[0, 0]), 2), round(float(deviation[0, 0]), 2)
 
 
 def is_plain(data: bytes, width: int, height: int) -> bool:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 from ocr_model.errors import TooManyFailures, UnreadablePage
 from pipelines import ledger
+from pipelines.clock import cpu_seconds, now
 from pipelines.decoder import Decoder
 from pipelines.ingest_pages import IngestOutcome, IngestSettings, ingest_items
 from pipelines.ledger import Counts, DeadLetter, Entry
 from pipelines.outputs import Staging, cannot_write, is_there, read_text, remove, write_atomically
 from pipelines.plan import Item, Unit
 from pipelines.read_pages import DeadPage, Observed, PageOfFile
-from pipelines.clock import cpu_seconds, now
 from pipelines.write_records import WrittenRecords, write_ingested
 
 
@@ -155,7 +155,6 @@ def _noted(outcomes: Iterable[IngestOutcome], worker: IngestWorker) -> Iterator[
                 raise TooManyFailures(f"over {limit:g} pages became no records", ledger.AFTER_THE_LIMIT)
         worker.on_outcome(outcome)
         yield outcome
-
 
 
 def commit_ingest(staged: StagedIngest, options: IngestRun) -> Entry:

@@ -46,7 +46,7 @@ def find_pairs(inputs: Sequence[str], output: str) -> list[SourceFile]:
         if not truths:
             raise
         sources = []
-    truths.update(_truths_beside(sources))
+    truths.update(_truths_beside(sources, [_root(name) for name in inputs if not is_manifest(name)]))
     return paired(_with_located_truth(sources, inputs), sorted(truths))
 
 
@@ -195,8 +195,12 @@ def _below(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def _truths_beside(sources: Iterable[SourceFile]) -> Iterator[str]:
-    """Truths in the folders and archives of the sources."""
+def _root(name: str) -> str:
+    return name.rstrip("/") if is_remote(name) else os.path.abspath(name)
+
+
+def _truths_beside(sources: Iterable[SourceFile], roots: Sequence[str]) -> Iterator[str]:
+    """Truths in the folders and archives of the sources; what lies below the roots has been found before."""
     archives, folders = set(), set()
     for source in sources:
         if source.member:
@@ -210,6 +214,8 @@ def _truths_beside(sources: Iterable[SourceFile]) -> Iterator[str]:
             continue
         yield from (f"{archive}!{member.name}" for member in members if _is_truth(member.name.replace("\\", "/")))
     for folder in sorted(folders):
+        if any(f"{folder}/".startswith(f"{root}/") for root in roots):
+            continue
         yield from (path for path in _in_folder(folder) if _is_truth(path[len(folder) + 1 :]))
 
 

@@ -585,7 +585,7 @@ def with_local_runner(options: PipelineOptions) -> PipelineOptions:
     return options
 
 
-def retry(options: TranscribeOptions, reasons: Sequence[str] = ()) -> Report:
+def retry(options: TranscribeOptions, reasons: Sequence[str] = (), beam_flags: Sequence[str] = ()) -> Report:
     """Takes up the dead letters of an output folder, in its own formats, and completes the outputs.
 
     Args:
@@ -606,7 +606,9 @@ def retry(options: TranscribeOptions, reasons: Sequence[str] = ()) -> Report:
             raise NothingToDo(f"{options.output} has no such dead letter", "see `pagemill status`")
         files = sum(reference.files for reference in units)
         _run_pipeline(
-            options, Planned(run, before.files, len(before.references), files, len(units), ()), PipelineOptions([])
+            options,
+            Planned(run, before.files, len(before.references), files, len(units), ()),
+            PipelineOptions(list(beam_flags)),
         )
         report = reconcile(options.output)
         write_lists(options.output, report)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ocr_model.errors import BadInput
+from trainer.confusions import Confusions, confusion_table
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
@@ -82,3 +84,122 @@ def _run_section(title: str, command: str, run: tuple[Mapping[str, Any], Mapping
         f"Best validation at step {int(best['step'])}: {shown}.\n\n"
         f"```json\n{json.dumps({k: v for k, v in config.items() if k != 'loop'}, indent=1, default=str)}\n```"
     )
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a fine-tuning recorded for the card.
+
+    Attributes:
+        start, start_digest, start_card: name, identity and card of the bundle that it began with.
+        added: characters that it did not know; characters: size of the alphabet.
+        by_line: whether lines, not documents, were divided between training and validation.
+        skipped: lines that were left out, by reason.
+        config: of the fine-tuning, plain values.
+        before, after: figures on the validation lines; a name is `cer`, `cer_old` or `cer_SOURCE`.
+        confusions_before, confusions_after: on the validation lines of the collection.
+        environment: as `trainer.run_folder.environment` gives it.
+    """
+
+    start: str
+    start_digest: str
+    start_card: str
+    added: str
+    characters: int
+    training_lines: int
+    validation_lines: int
+    by_line: bool
+    skipped: Mapping[str, int]
+    config: Mapping[str, Any]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    confusions_before: Confusions
+    confusions_after: Confusions
+    environment: Mapping[str, Any]
+    wall_seconds: float
+    cpu_seconds: float
+
+
+NO_DATA_NOTE = "Nobody told where the lines are from and under which licence: find out before you pass the bundle on."
+
+
+def finetuned_card(facts: FineTuned, data_note: str) -> str:
+    """The card of a fine-tuned bundle as Markdown.
+
+    Args:
+        data_note: Markdown: where the lines are from and under which licence; empty where nobody told.
+    """
+    added = f", {len(facts.added)} of them new: {' '.join(_visible(c) for c in facts.added)}" if facts.added else ""
+    parts = [
+        "# Model card",
+        f"The recogniser of the bundle `{facts.start}` ({facts.start_digest[:16]}), fine-tuned on one collection; its "
+        f"line finder is unchanged. {facts.characters} characters{added}. Exported by Pagemill "
+        f"{(facts.environment.get('packages') or {}).get('pagemill')}.",
+        "## Figures",
+        _figures(facts),
+        "### Confusions on the validation lines, before",
+        confusion_table(facts.confusions_before),
+        "### Confusions on the validation lines, after",
+        confusion_table(facts.confusions_after),
+        "## Training data",
+        data_note.strip()
+        or "Nobody told where the lines are from and under which licence: find out before passing it on.",
+        _lines_section(facts),
+        "## How it was trained",
+        _run_of(facts),
+        "## The start model",
+        _demoted(facts.start_card) or "It had no card.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(facts: FineTuned) -> str:
+    names = {"cer": "the collection, all", "cer_old": "other lines (the old skill)"}
+    rows = [
+        f"| {names.get(name, name.removeprefix('cer_'))} | {100 * before:.2f} | {100 * facts.after[name]:.2f} |"
+        for name, before in facts.before.items()
+        if name in facts.after
+    ]
+    table = "\n".join(["| CER % | before | after |", "|---|---|---|", *rows])
+    note = "the lines" if facts.by_line else "the documents"
+    return (
+        f"{table}\n\nOn {facts.validation_lines} lines that were kept out of training ({note} were divided); they "
+        "chose the best step, so they are a little flattering."
+    )
+
+
+def _lines_section(facts: FineTuned) -> str:
+    left_out = "".join(f", {count} left out ({reason})" for reason, count in facts.skipped.items())
+    share, folder = facts.config["replay_share"], facts.config["replay"]
+    replayed = f"lines of `{folder}`" if folder else "rendered lines" if "cer_old" in facts.before else "nothing"
+    return (
+        f"{facts.training_lines} lines were trained on, {facts.validation_lines} validated on{left_out}. "
+        f"Replayed among them: {replayed}, share {share}. What the start model learnt from is told below."
+    )
+
+
+def _run_of(facts: FineTuned) -> str:
+    loop, environment = facts.config["loop"], facts.environment
+    versions = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
+    return (
+        f"`pagemill finetune`, seed {loop['seed']}, best validation at step {int(facts.after['step'])} of at most "
+        f"{loop['steps']}, peak learning rate {loop['learning_rate']}, layer decay {facts.config['layer_decay']}, "
+        f"frozen: {facts.config['freeze']}, alphabet: {facts.config['alphabet']}. "
+        f"It took {facts.wall_seconds / 60:.1f} minutes ({facts.cpu_seconds:.0f} CPU seconds) on "
+        f"{environment.get('platform')}, {environment.get('replicas')} x "
+        f"{', '.join(environment.get('devices') or [])}; {versions}; commit {environment.get('commit')}."
+    )
+
+
+def _visible(character: str) -> str:
+    return f"`{character}` (U+{ord(character):04X})"
+
+
+def _demoted(card: str) -> str:
+    """A card as a section of another: its headings two levels deeper, without its title.
+
+    >>> _demoted("# Model card\\n\\ntext\\n\\n## Data")
+    'text\\n\\n#### Data'
+    """
+    lines = [line for line in card.splitlines() if line != "# Model card"]
+    return "\n".join(f"##{line}" if line.startswith("#") else line for line in lines).strip()

@@ -258,10 +258,9 @@ def complete(folder: Path, check_lines: CheckLines) -> None:
         BadModel: the folder is no bundle.
     """
     config = read_config(folder)
-    known = recogniser_config(config)
-    _write_config(
-        folder, {**config, "recogniser": describe_recogniser(known), "calibration": config.get("calibration")}
-    )
+    described = {"recogniser": describe_recogniser(recogniser_config(config)), "calibration": config.get("calibration")}
+    (folder / CHECKSUMS).unlink(missing_ok=True)
+    _write_config(folder, {**config, **described})
     shutil.rmtree(folder / SELF_CHECK, ignore_errors=True)
     write_self_check(load_bundle(folder, "float32"), check_lines, folder / SELF_CHECK)
     write_checksums(folder)
@@ -276,7 +275,8 @@ def recogniser_config(config: Mapping[str, Any]) -> RecogniserConfig:
     training = config.get("training", {}).get("recogniser", {})
     sizes: Any = config["recogniser"].get("network") or training.get("network")
     try:
-        return RecogniserConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
+        return RecogniserConfig(**values)
     except (AttributeError, TypeError) as error:
         raise BadInput(
             "the bundle's config.json does not tell the sizes of its recogniser",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ocr_model.document import Box
 from ocr_model.examples import is_validation
 from ocr_model.finder import FinderConfig, build_finder, maps_function
 from ocr_model.layout import LineFinder
-from trainer.finder_samples import SampleConfig, batches, samples
-from trainer.loop import Batch, LoopConfig, RunFolder, train
+from trainer.finder_samples import Place, SampleConfig, samples, stacked
+from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
+from trainer.losses import FinderLoss
 from trainer.page_truth import TruePage, load_pages
 
 PREPARED_AREA_PX = 1.5e6
@@ -29,7 +30,7 @@ class FinderTrainingConfig:
     Attributes:
         batch: crops in a step.
         validation_share: of the real documents.
-        ends_weight, heights_weight, orientation_weight: of the parts of the loss, beside the core's 1.
+        loss: weights of its parts.
         policy: keras dtype policy of training; the weights are float32 in any case.
         initial_weights: a `.weights.h5` to go on from.
     """
@@ -41,52 +42,9 @@ class FinderTrainingConfig:
     )
     batch: int = 4
     validation_share: float = 0.1
-    ends_weight: float = 0.7
-    heights_weight: float = 1.0
-    orientation_weight: float = 0.1
+    loss: FinderLoss = field(default_factory=FinderLoss)
     policy: str = "mixed_bfloat16"
     initial_weights: Path | None = None
-
-
-def finder_loss(config: FinderTrainingConfig) -> Callable[[Any, Batch], tf.Tensor]:
-    """Cross-entropy + Dice for core and ends, smooth L1 of the logarithm of the heights, cross-entropy of the turn."""
-
-    def loss(outputs: Any, batch: Batch) -> tf.Tensor:
-        maps = tf.cast(outputs["maps"], tf.float32)
-        counted = tf.cast(batch["counted"], tf.float32)
-        core = tf.cast(batch["core"], tf.float32)
-        value = marked_loss(maps[..., 0], core, counted)
-        value += config.ends_weight * marked_loss(maps[..., 1], tf.cast(batch["ends"], tf.float32), counted)
-        value += config.heights_weight * heights_loss(
-            maps[..., 2:], tf.cast(batch["heights"], tf.float32), core * counted
-        )
-        votes = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            batch["orientation"], tf.cast(outputs["orientation"], tf.float32)
-        )
-        return value + config.orientation_weight * tf.reduce_mean(votes * batch["orientation_counted"])
-
-    return loss
-
-
-def marked_loss(logits: tf.Tensor, truth: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
-    """Binary cross-entropy plus Dice (Milletari et al. 2016) over the pixels that count.
-
-    Args:
-        logits, truth, counted: [B, h, w] float32; truth and counted are 0 or 1.
-    """
-    entropy = tf.nn.sigmoid_cross_entropy_with_logits(truth, logits) * counted
-    mean = tf.reduce_sum(entropy) / (tf.reduce_sum(counted) + 1.0)
-    marked = tf.sigmoid(logits) * counted
-    truth = truth * counted
-    dice = 1 - (2 * tf.reduce_sum(marked * truth) + 1) / (tf.reduce_sum(marked) + tf.reduce_sum(truth) + 1)
-    return 2 * mean + dice
-
-
-def heights_loss(predicted: tf.Tensor, truth: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Smooth L1 of logarithms, so of the relative error, where there is a line. [B, h, w, 2] and [B, h, w]."""
-    difference = tf.abs(predicted - truth)
-    smooth = tf.where(difference < 0.1, difference**2 / 0.2, difference - 0.05)
-    return tf.reduce_sum(tf.reduce_sum(smooth, axis=-1) * where) / (tf.reduce_sum(where) + 1.0)
 
 
 def line_box(line: Any) -> Box:
@@ -136,25 +94,74 @@ def validation(pages: Sequence[TruePage]) -> Callable[[keras.Model], dict[str, f
     return validate
 
 
-def train_finder(config: FinderTrainingConfig, data: Path, texts: Path | None, output: Path) -> keras.Model:
-    """Trains the finder and leaves its checkpoints in `output`.
+def fed(
+    pages: Sequence[TruePage], texts: Path | None, config: FinderTrainingConfig, place: object
+) -> Generator[FedBatch, None, None]:
+    """Batches of crops from a place on; None is the beginning."""
+    stream = samples(pages, texts, config.samples, _place_of(place))
+    while True:
+        drawn = [next(stream) for _ in range(config.batch)]
+        group = [sample for sample, _ in drawn]
+        yield FedBatch(stacked(group), [sample.name for sample in group], asdict(drawn[-1][1]))
+
+
+def _place_of(value: Any) -> Place:
+    return Place() if value is None else Place(**{**value, "held": tuple((n, i) for n, i in value["held"])})
+
+
+def found_lines(pages: Sequence[TruePage], count: int = 2) -> Callable[[keras.Model], list[tuple[str, np.ndarray]]]:
+    """A function from a model to pictures, [H, W, 3] uint8: the first pages with the boxes of the lines found."""
+
+    def pictures(model: keras.Model) -> list[tuple[str, np.ndarray]]:
+        finder, drawn = LineFinder(maps_function(model)), []
+        for page in pages[:count]:
+            picture = cv2.cvtColor(page.image, cv2.COLOR_GRAY2RGB)
+            for line in finder.find(page.image).lines():
+                corners = [round(v) for v in (line.box.left, line.box.top, line.box.right, line.box.bottom)]
+                cv2.rectangle(picture, tuple(corners[:2]), tuple(corners[2:]), (200, 0, 0), 2)
+            drawn.append((page.name, picture))
+        return drawn
+
+    return pictures
+
+
+def train_finder(
+    config: FinderTrainingConfig, data: Path, texts: Path | None, output: Path, ways: Ways = Ways()
+) -> dict[str, float]:
+    """Trains, or goes on with the run in `output`; see `trainer.run_folder.RunFolder` for what it leaves there.
 
     Args:
         data: folder with `meta.json` and `SOURCE/pages`, see `trainer.page_truth.load_pages`.
         texts: folder of `.txt` files for the synthetic pages.
+        ways: how it is done; the precision is the configuration's.
 
     Returns:
-        The model with the best averaged weights.
+        The best validation figures.
+
+    Raises:
+        PagemillError: as `trainer.loop.train`.
     """
-    keras.utils.set_random_seed(config.loop.seed)
-    keras.config.set_dtype_policy(config.policy)
     pages = load_pages(data, PREPARED_AREA_PX)
     held_out = [page for page in pages if is_validation(page.document, config.validation_share)]
     learnt = [page for page in pages if not is_validation(page.document, config.validation_share)]
-    model = build_finder(config.network)
-    if config.initial_weights:
-        model.load_weights(config.initial_weights)
-    stream = batches(samples(learnt, texts, config.samples), config.batch)
-    about = {**asdict(config), "pages": len(learnt), "validation_pages": len(held_out)}
-    train(model, finder_loss(config), stream, validation(held_out), "miss", config.loop, RunFolder(output), about)
-    return model
+
+    def build() -> keras.Model:
+        model = build_finder(config.network)
+        if config.initial_weights:
+            model.load_weights(config.initial_weights)
+        return model
+
+    learning = Learning(
+        build,
+        config.loss,
+        lambda place: fed(learnt, texts, config, place),
+        validation(held_out),
+        "miss",
+        {
+            **{k: v for k, v in asdict(config).items() if k != "loop"},
+            "pages": len(learnt),
+            "validation_pages": len(held_out),
+        },
+        found_lines(held_out),
+    )
+    return train(learning, config.loop, output, replace(ways, precision=config.policy))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -85,7 +85,11 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Sample:
-    """A crop and its answers; see `trainer.page_truth.TruthMaps`. A turned crop counts for the orientation only."""
+    """A crop and its answers; see `trainer.page_truth.TruthMaps`. A turned crop counts for the orientation only.
+
+    Attributes:
+        name: of its page and number, for messages.
+    """
 
     image: np.ndarray
     core: np.ndarray
@@ -94,6 +98,7 @@ class Sample:
     counted: np.ndarray
     orientation: int
     orientation_counted: bool
+    name: str = ""
 
 
 def draw_augmentation(rng: np.random.Generator, base_scale: float, real: bool, config: SampleConfig) -> Augmentation:
@@ -196,12 +201,16 @@ def samples_of_page(
     real = bool(pages) and rng.random() < config.real_share
     if real:
         page = pages[int(rng.integers(len(pages)))]
-        image, lines = page.image, list(page.lines)
+        image, lines, name = page.image, list(page.lines), page.name
     else:
         image, lines = render(draw_page(rng, fonts, texts))
+        name = f"rendered page {number} of seed {config.seed}"
     base = min(1.0, float(np.sqrt(config.page_area_px / image.size)))
     takes = max(1, config.takes // 2) if real else config.takes
-    return [crop(image, lines, draw_augmentation(rng, base, real, config), config) for _ in range(takes)]
+    return [
+        replace(crop(image, lines, draw_augmentation(rng, base, real, config), config), name=f"{name}, crop {i}")
+        for i in range(takes)
+    ]
 
 
 _worker: dict[str, object] = {}
@@ -216,35 +225,53 @@ def _work(number: int) -> list[Sample]:
     return samples_of_page(number, **_worker)  # type: ignore[arg-type]
 
 
-def samples(pages: Sequence[TruePage], text_folder: Path | None, config: SampleConfig) -> Iterator[Sample]:
-    """Crops without end, mixed, in an order that depends on the seed alone."""
-    rng = np.random.default_rng([config.seed, 0xC0FFEE])
-    held: list[Sample] = []
+@dataclass(frozen=True)
+class Place:
+    """Where a stream of crops goes on: page and crop that come next, and the crops held back, as (page, crop).
+
+    The crops are not kept, only which they are: they are made again, as each depends on the seed and its number alone.
+    """
+
+    given: int = 0
+    page: int = 0
+    crop: int = 0
+    held: tuple[tuple[int, int], ...] = ()
+
+
+def samples(
+    pages: Sequence[TruePage], text_folder: Path | None, config: SampleConfig, place: Place = Place()
+) -> Iterator[tuple[Sample, Place]]:
+    """Crops without end, mixed, in an order that depends on the seed alone; each with the place after it."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(config.workers, _start_worker, (list(pages), text_folder, config)) as pool:
-        number, waiting = 0, deque()  # type: ignore[var-annotated]
+        again = {n: pool.apply_async(_work, (n,)) for n in sorted({n for n, _ in place.held})}
+        held = [(at, again[at[0]].get()[at[1]]) for at in place.held]
+        again.clear()
+        given, number, next_crop = place.given, place.page, place.crop
+        waiting = deque()  # type: ignore[var-annotated]
         while True:
             while len(waiting) < 6 * config.workers:
-                waiting.append(pool.apply_async(_work, (number,)))
-                number += 1
-            for sample in waiting.popleft().get():
-                held.append(sample)
+                waiting.append(pool.apply_async(_work, (number + len(waiting),)))
+            crops = waiting.popleft().get()
+            for index in range(next_crop, len(crops)):
+                held.append(((number, index), crops[index]))
                 if len(held) > config.shuffle:
-                    at = int(rng.integers(len(held)))
+                    at = int(np.random.default_rng([config.seed, 0xC0FFEE, given]).integers(len(held)))
                     held[at], held[-1] = held[-1], held[at]
-                    yield held.pop()
+                    _, sample = held.pop()
+                    given += 1
+                    yield sample, Place(given, number, index + 1, tuple(key for key, _ in held))
+            number, next_crop = number + 1, 0
 
 
-def batches(stream: Iterator[Sample], size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches for `trainer.loop`: `inputs` [B, crop, crop, 1] uint8 and the answers."""
-    while True:
-        group = [next(stream) for _ in range(size)]
-        yield {
-            "inputs": np.stack([s.image for s in group]).astype(np.float32),
-            "core": np.stack([s.core for s in group]),
-            "ends": np.stack([s.ends for s in group]),
-            "heights": np.stack([s.heights for s in group]),
-            "counted": np.stack([s.counted for s in group]),
-            "orientation": np.array([s.orientation for s in group], np.int32),
-            "orientation_counted": np.array([s.orientation_counted for s in group], np.float32),
-        }
+def stacked(group: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """Crops for `trainer.loop`: `inputs` [B, crop, crop, 1] float32, 0 to 255, and the answers."""
+    return {
+        "inputs": np.stack([s.image for s in group]).astype(np.float32),
+        "core": np.stack([s.core for s in group]),
+        "ends": np.stack([s.ends for s in group]),
+        "heights": np.stack([s.heights for s in group]),
+        "counted": np.stack([s.counted for s in group]),
+        "orientation": np.array([s.orientation for s in group], np.int32),
+        "orientation_counted": np.array([s.orientation_counted for s in group], np.float32),
+    }

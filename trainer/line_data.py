@@ -9,8 +9,8 @@ import itertools
 import json
 import multiprocessing
 import queue
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,12 +226,18 @@ class LineBatch:
         widths: [batch] int32, pixels before padding.
         labels: [batch, longest] int32 classes, padded with 0.
         lengths: [batch] int32.
+        examples: names of the lines.
+        place: where the stream goes on after this batch, plain JSON values; see `generate` and `BatchStream`.
+        dropped: lines left out since the batch before because they are too wide, or too short for their text.
     """
 
     images: Grey
     widths: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int32]
+    examples: tuple[str, ...] = ()
+    place: Any = None
+    dropped: int = 0
 
 
 def steps_needed(classes: list[int]) -> int:
@@ -252,15 +258,28 @@ def make_batch(lines: list[tuple[Grey, list[int]]]) -> LineBatch:
     return LineBatch(images, widths, labels, np.array([len(c) for _, c in lines], np.int32))
 
 
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class WaitingLine:
+    """A prepared line. `key` is its number in the stream: of the draw, and within what was drawn."""
+
+    image: Grey
+    classes: list[int]
+    name: str
+    key: Key
+
+
 class Bucketer:
     """Collects lines by bucket and gives out a batch when a bucket is full."""
 
     def __init__(self, config: LineDataConfig, alphabet: Alphabet) -> None:
         self.config, self.alphabet = config, alphabet
-        self.waiting: dict[int, list[tuple[Grey, list[int]]]] = {}
+        self.waiting: dict[int, list[WaitingLine]] = {}
         self.dropped = 0
 
-    def add(self, image: Grey, text: str) -> LineBatch | None:
+    def add(self, image: Grey, text: str, name: str = "", key: Key = (0, 0)) -> LineBatch | None:
         """Takes a raw strip with its text; one that is too wide, or too short for its text, is dropped and counted."""
         line, classes = normalise_line_image(image), self.alphabet.encode(text)
         if line.shape[1] > self.config.max_width_px or steps_needed(classes) > line.shape[1] // STRIDE_PX:
@@ -268,11 +287,17 @@ class Bucketer:
             return None
         width = bucket_width(line.shape[1])
         lines = self.waiting.setdefault(width, [])
-        lines.append((line, classes))
+        lines.append(WaitingLine(line, classes, name, key))
         if len(lines) < max(4, min(96, self.config.batch_px // width)):
             return None
         del self.waiting[width]
-        return make_batch(lines)
+        dropped, self.dropped = self.dropped, 0
+        batch = make_batch([(line.image, line.classes) for line in lines])
+        return replace(batch, examples=tuple(line.name for line in lines), dropped=dropped)
+
+    def keys(self) -> list[Key]:
+        """Of the lines that wait, bucket by bucket, oldest first."""
+        return [line.key for lines in self.waiting.values() for line in lines]
 
 
 def source_weights(lines: list[RealLine]) -> npt.NDArray[np.float64]:
@@ -284,10 +309,9 @@ def source_weights(lines: list[RealLine]) -> npt.NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def generate(config: LineDataConfig, alphabet: Alphabet, worker: int) -> Iterator[LineBatch]:
-    """An endless stream of training batches, determined by the configuration's seed and the worker's number."""
+def draws(config: LineDataConfig, worker: int) -> Callable[[int], list[tuple[Grey, str, str]]]:
+    """A function from a number to raw strips with text and name, which depend on seed, worker and number alone."""
     cv2.setNumThreads(1)
-    rng = np.random.default_rng([config.seed, worker])
     texts, fonts = TextSource.load(config.text), FontCase(find_fonts())
     real: list[RealLine] = []
     if config.real is not None and config.real_share > 0:
@@ -297,19 +321,44 @@ def generate(config: LineDataConfig, alphabet: Alphabet, worker: int) -> Iterato
             if not is_validation(r.document, config.validation_share)
         ]
     weights = np.cumsum(source_weights(real)) if real else np.zeros(0)
-    bucketer = Bucketer(config, alphabet)
-    while True:
+
+    def draw(number: int) -> list[tuple[Grey, str, str]]:
+        rng = np.random.default_rng([config.seed, worker, number])
         if rng.random() < config.non_text_share:
-            made = [(sample_non_text(rng), " ")]  # a lone space is read as nothing; the loss takes no empty label
-        elif real and rng.random() < config.real_share / (config.real_share + (1 - config.real_share) / 2):
+            # a lone space is read as nothing
+            return [(sample_non_text(rng), " ", f"no text {worker}/{number}")]
+        if real and rng.random() < config.real_share / (config.real_share + (1 - config.real_share) / 2):
             line = real[min(int(np.searchsorted(weights, rng.random())), len(real) - 1)]
-            made = [(draw_real(rng, line), line.text)]
-        else:
-            made = sample_lines(rng, texts, fonts)
-        for image, text in made:
-            batch = bucketer.add(image, text)
+            return [(draw_real(rng, line), line.text, f"{line.source}/{line.document}: {line.text}")]
+        made = sample_lines(rng, texts, fonts)
+        return [(image, text, f"rendered {worker}/{number}/{i}: {text}") for i, (image, text) in enumerate(made)]
+
+    return draw
+
+
+def generate(
+    config: LineDataConfig, alphabet: Alphabet, worker: int, place: Mapping[str, Any] | None = None
+) -> Iterator[LineBatch]:
+    """An endless stream of training batches, determined by the configuration's seed and the worker's number.
+
+    Args:
+        place: of the batch to go on after; None is the beginning. It tells which lines were waiting for their
+            bucket to fill, and these are drawn again.
+    """
+    draw, bucketer = draws(config, worker), Bucketer(config, alphabet)
+    number, begin = 0, 0
+    if place is not None:
+        number, begin = place["number"], place["line"]
+        drawn = {n: draw(n) for n in sorted({n for n, _ in place["waiting"]})}
+        for n, i in place["waiting"]:
+            image, text, name = drawn[n][i]
+            bucketer.add(image, text, name, (n, i))
+    while True:
+        for i, (image, text, name) in list(enumerate(draw(number)))[begin:]:
+            batch = bucketer.add(image, text, name, (number, i))
             if batch is not None:
-                yield batch
+                yield replace(batch, place={"number": number, "line": i + 1, "waiting": bucketer.keys()})
+        number, begin = number + 1, 0
 
 
 def validation_lines(config: LineDataConfig, rendered: int = 300) -> list[tuple[Grey, str, str]]:
@@ -331,33 +380,46 @@ def validation_lines(config: LineDataConfig, rendered: int = 300) -> list[tuple[
     return found
 
 
-def _work(config: LineDataConfig, alphabet: Alphabet, worker: int, out: Any) -> None:
-    for batch in generate(config, alphabet, worker):
+def _work(config: LineDataConfig, alphabet: Alphabet, worker: int, place: Any, out: Any) -> None:
+    for batch in generate(config, alphabet, worker, place):
         out.put(batch)
 
 
 class BatchStream:
-    """Batches from worker processes, one from each in turn, so that the order is the same in every run."""
+    """Batches from worker processes, one from each in turn, so that the order is the same in every run.
 
-    def __init__(self, config: LineDataConfig, alphabet: Alphabet) -> None:
+    Args:
+        place: of the batch to go on after: `turn`, the worker whose turn it is, and `places` of all workers.
+    """
+
+    def __init__(self, config: LineDataConfig, alphabet: Alphabet, place: Mapping[str, Any] | None = None) -> None:
         context = multiprocessing.get_context("spawn")
-        self.queues = [context.Queue(maxsize=12) for _ in range(config.processes)]
+        self.turn: int = place["turn"] if place else 0
+        self.places: list[Any] = list(place["places"]) if place else [None] * config.processes
+        self.queues = [context.Queue(maxsize=12) for _ in self.places]
         self.workers = [
-            context.Process(target=_work, args=(config, alphabet, i, q), daemon=True) for i, q in enumerate(self.queues)
+            context.Process(target=_work, args=(config, alphabet, i, self.places[i], q), daemon=True)
+            for i, q in enumerate(self.queues)
         ]
         for worker in self.workers:
             worker.start()
 
     def __iter__(self) -> Iterator[LineBatch]:
         while True:
-            for worker, batches in zip(self.workers, self.queues, strict=True):
-                while True:
-                    try:
-                        yield batches.get(timeout=30)
-                        break
-                    except queue.Empty:
-                        if not worker.is_alive():
-                            raise RuntimeError(f"a data process ended with exit code {worker.exitcode}") from None
+            batch = self._next_of(self.turn)
+            self.places[self.turn] = batch.place
+            self.turn = (self.turn + 1) % len(self.workers)
+            yield replace(batch, place={"turn": self.turn, "places": list(self.places)})
+
+    def _next_of(self, turn: int) -> LineBatch:
+        while True:
+            try:
+                batch: LineBatch = self.queues[turn].get(timeout=30)
+                return batch
+            except queue.Empty:
+                worker = self.workers[turn]
+                if not worker.is_alive():
+                    raise RuntimeError(f"a data process ended with exit code {worker.exitcode}") from None
 
     def close(self) -> None:
         for worker in self.workers:

@@ -2,57 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 import tensorflow as tf
-from rapidfuzz.distance import Levenshtein
 
 from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
 from ocr_model.ctc import greedy, text_of
-from ocr_model.line_images import bucket_width, normalise_line_image
+from ocr_model.line_images import STRIDE_PX, bucket_width, normalise_line_image
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
 from trainer.line_data import BatchStream, LineBatch, LineDataConfig, make_batch, validation_lines
-from trainer.loop import Batch, LoopConfig, RunFolder, train
+from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
+from trainer.losses import CtcLoss
+from trainer.metrics import CharacterErrors
 
 
 @dataclass(frozen=True)
 class RecogniserTraining:
-    """All that decides a training run of the recogniser."""
+    """All that decides a training run of the recogniser.
+
+    Attributes:
+        precision: Keras dtype policy of training; the weights are float32 in any case.
+        focal: gamma of the focal CTC loss, see `trainer.losses.CtcLoss`; 0 is the plain one.
+    """
 
     data: LineDataConfig
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000))
     network: RecogniserConfig = field(default_factory=lambda: RecogniserConfig(DEFAULT_ALPHABET.classes))
     precision: str = "mixed_bfloat16"
+    focal: float = 0.0
 
 
-def ctc_loss(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
-    """CTC loss a character: the sum over the lines divided by their number of characters.
+def arrays(batch: LineBatch) -> dict[str, np.ndarray]:
+    """A batch as the step takes it, its shapes a function of bucket and number of lines alone.
 
-    Sparse labels, which is the fast path on CPUs.
-
-    Args:
-        logits: [batch, time, classes] float32.
-        batch: `labels` [batch, longest] int32, `lengths` [batch] int32, `steps` [batch] int32 (time steps).
+    A line's steps reach to the end of its bucket: the padding is read as paper. No text that fits has more characters
+    than steps, so the labels are padded to the number of steps; what is longer is dropped by the loss and counted.
     """
-    labels = tf.sparse.from_dense(batch["labels"])
-    losses = tf.nn.ctc_loss(labels, logits, None, batch["steps"], logits_time_major=False, blank_index=0)
-    return tf.reduce_sum(losses) / tf.cast(tf.maximum(1, tf.reduce_sum(batch["lengths"])), tf.float32)
-
-
-def to_tensors(batch: LineBatch) -> dict[str, tf.Tensor]:
-    """A batch as the step takes it. A line's steps reach to the end of its bucket: the padding is read as paper."""
     count, _, width = batch.images.shape
+    steps = width // STRIDE_PX
+    labels = np.zeros((count, steps), np.int32)
+    longest = min(steps, batch.labels.shape[1])
+    labels[:, :longest] = batch.labels[:, :longest]
     return {
-        "inputs": tf.constant(batch.images[..., None]),
-        "labels": tf.constant(batch.labels),
-        "lengths": tf.constant(batch.lengths),
-        "steps": tf.fill([count], width // 4),
+        "inputs": batch.images[..., None],
+        "labels": labels,
+        "lengths": batch.lengths.astype(np.int32),
+        "steps": np.full(count, steps, np.int32),
     }
+
+
+def fed(stream: BatchStream) -> Generator[FedBatch, None, None]:
+    """The batches of a stream of lines; closes it when nobody takes any more."""
+    try:
+        for batch in stream:
+            yield FedBatch(arrays(batch), batch.examples, batch.place, batch.dropped)
+    finally:
+        stream.close()
 
 
 class Validation:
@@ -74,47 +85,73 @@ class Validation:
 
     def __call__(self, model: keras.Model) -> dict[str, float]:
         """`cer` is the mean of `cer_real` and `cer_rendered` (or the one that there is); a figure a group beside."""
-        edits: dict[str, int] = {}
-        sizes: dict[str, int] = {}
+        errors: dict[str, CharacterErrors] = {}
         predict = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
         for batch, texts, groups in self.batches:
-            probabilities = tf.nn.softmax(predict(tf.constant(batch.images[..., None]))).numpy()
-            for row, text, group in zip(probabilities, texts, groups, strict=True):
-                read = text_of(greedy(row.argmax(1), row.max(1), self.alphabet))
+            for read, text, group in zip(self._read(predict, batch), texts, groups, strict=True):
                 for name in (group, "real") if group != "rendered" else (group,):
-                    edits[name] = edits.get(name, 0) + Levenshtein.distance(text, read)
-                    sizes[name] = sizes.get(name, 0) + len(text)
-        figures = {f"cer_{name}": edits[name] / sizes[name] for name in sorted(edits)}
+                    errors[name] = errors.get(name, CharacterErrors()) + CharacterErrors.of(text, read)
+        figures = {f"cer_{name}": errors[name].rate for name in sorted(errors)}
         overall = [figures[k] for k in ("cer_real", "cer_rendered") if k in figures]
         return {"cer": float(np.mean(overall)), **figures}
 
+    def _read(self, predict: Any, batch: LineBatch) -> list[str]:
+        probabilities = tf.nn.softmax(tf.cast(predict(tf.constant(batch.images[..., None])), tf.float32)).numpy()
+        return [text_of(greedy(row.argmax(1), row.max(1), self.alphabet)) for row in probabilities]
 
-def train_recogniser(config: RecogniserTraining, output: Path, start: Path | None = None) -> dict[str, float]:
-    """Trains and leaves `best.weights.h5` (averaged weights), `config.json` and `metrics.jsonl` in the run folder.
+    def pictures(self, model: keras.Model, count: int = 6) -> list[tuple[str, np.ndarray]]:
+        """Lines spread over the buckets, [72, width] uint8, with what was read (above) and the truth (below)."""
+        chosen = self.batches[:: max(1, len(self.batches) // count)][:count]
+        found = []
+        for number, (batch, texts, groups) in enumerate(chosen):
+            one = replace(batch, images=batch.images[:1])
+            (read,) = self._read(lambda x: model(x, training=False), one)
+            found.append((f"line {number} {groups[0]}", captioned(255 - batch.images[0], read, texts[0])))
+        return found
+
+
+def captioned(line: np.ndarray, above: str, below: str) -> np.ndarray:
+    """A line image [H, W] uint8 between two texts, [H + 32, max(W, 240)] uint8; what the font lacks is shown as ?."""
+    height, width = line.shape
+    picture = np.full((height + 32, max(width, 240)), 255, np.uint8)
+    picture[16 : 16 + height, :width] = line
+    for text, y in ((above, 12), (below, height + 28)):
+        plain = text.encode("ascii", "replace").decode()
+        cv2.putText(picture, plain, (2, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 0, 1, cv2.LINE_AA)
+    return picture
+
+
+def train_recogniser(
+    config: RecogniserTraining, output: Path, start: Path | None = None, ways: Ways = Ways()
+) -> dict[str, float]:
+    """Trains, or goes on with the run in `output`; see `trainer.run_folder.RunFolder` for what it leaves there.
 
     Args:
         start: weights of an earlier run of the same network to begin from.
+        ways: how it is done; the precision is the configuration's.
 
     Returns:
         The best validation figures.
 
     Raises:
         BadInput: no real lines, texts or fonts where the configuration names some.
+        PagemillError: as `trainer.loop.train`.
     """
-    keras.utils.set_random_seed(config.loop.seed)
-    keras.mixed_precision.set_global_policy(config.precision)
-    model = build_recogniser(config.network)
-    if start is not None:
-        model.load_weights(start)
+
+    def build() -> keras.Model:
+        model = build_recogniser(config.network)
+        if start is not None:
+            model.load_weights(start)
+        return model
+
     validate = Validation(validation_lines(config.data), DEFAULT_ALPHABET)
-    stream = BatchStream(config.data, DEFAULT_ALPHABET)
-
-    def batches() -> Iterator[Batch]:
-        for batch in stream:
-            yield to_tensors(batch)
-
-    about = {"data": asdict(config.data), "network": asdict(config.network), "precision": config.precision}
-    try:
-        return train(model, ctc_loss, batches(), validate, "cer", config.loop, RunFolder(output), about)
-    finally:
-        stream.close()
+    learning = Learning(
+        build,
+        CtcLoss(dense=config.loop.jit or ways.hardware.strategy == "tpu", focal=config.focal),
+        lambda place: fed(BatchStream(config.data, DEFAULT_ALPHABET, place)),
+        validate,
+        "cer",
+        {"data": asdict(config.data), "network": asdict(config.network), "focal": config.focal},
+        validate.pictures,
+    )
+    return train(learning, config.loop, output, replace(ways, precision=config.precision))

@@ -8,8 +8,14 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from pipelines.commands.transcribe import DEAD_LETTERS_LEFT, add_reading_arguments, check_reading, reading_options
-from pipelines.supervise import SUPERVISED_RUN, die_with_parent, supervise
+from pipelines.commands.transcribe import (
+    DEAD_LETTERS_LEFT,
+    add_reading_arguments,
+    check_reading,
+    reading_options,
+    with_workers,
+)
+from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
 
 STATUS_EXAMPLES = """examples:
   pagemill status out
@@ -64,6 +70,7 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pagemill retry`."""
     parser.add_argument("output", metavar="DIR", help="the --output of a run")
     parser.add_argument("--reason", action="append", metavar="NAME", help="only dead letters of this reason")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
     add_reading_arguments(parser)
 
 
@@ -71,16 +78,18 @@ def retry(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequen
     """Runs `pagemill retry`."""
     supervised = os.environ.get(SUPERVISED_RUN, "")
     check_reading(arguments)
+    beam_flags = with_workers(arguments.workers, ())
     if not supervised:
-        return supervise(list(argv), arguments.output, 1, max_attempts=3)
+        return supervise(list(argv), arguments.output, arguments.workers, max_attempts=3)
     die_with_parent()
+    end_with_workers()
     from pipelines.report import report_text
     from pipelines.transcribe import TranscribeOptions, retry
 
     options = TranscribeOptions(
         inputs=(), output=arguments.output, run=supervised, watch=True, **reading_options(arguments)
     )
-    report = retry(options, arguments.reason or ())
+    report = retry(options, arguments.reason or (), beam_flags)
     print(report_text(report))
     return DEAD_LETTERS_LEFT if report.counts.dead else 0
 

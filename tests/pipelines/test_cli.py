@@ -71,6 +71,8 @@ def unsupervised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SUPERVISED_RUN, "test")
     monkeypatch.setattr("pipelines.commands.transcribe.die_with_parent", lambda: None)
     monkeypatch.setattr("pipelines.commands.books.die_with_parent", lambda: None)
+    for command in ("books", "transcribe"):
+        monkeypatch.setattr(f"pipelines.commands.{command}.end_with_workers", lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """tf.Transform's part of ingest: needs the `ingest` extra, and takes half a minute because it starts TensorFlow."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from pipelines import features
 from pipelines.cli import _Parser
 from pipelines.commands import ingest
 from pipelines.features import FeatureOptions, apply_graph, base_alphabet, continued, make_features
-from pipelines.pairing import find_pairs
 from pipelines.report import reconcile
 from tests.pipelines.corpora import corpus_of, lines_json, page_image, put
 
@@ -42,11 +40,11 @@ def files() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def ingested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ingested")
     put(root / "in", files())
     assert command(f"{root}/in", "--output", f"{root}/out", "--validation", "20%") == 0
-    yield root / "out"
+    return root / "out"
 
 
 @pytest.mark.slow
@@ -129,7 +127,7 @@ def test_missing_package_shows_before_anything_is_done(tmp_path: Path, monkeypat
     assert not (tmp_path / "out").exists()
 
 
-def test_failing_process_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_failing_process_is_told_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "in", corpus_of(1))
     assert command(f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--no-transform") == 0
     report = reconcile(f"{tmp_path}/out")
@@ -137,12 +135,9 @@ def test_failing_process_is_told_with_its_last_words(tmp_path: Path) -> None:
     def broken(*_: Any) -> list[str]:
         return ["metadata/gone.parquet"]
 
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(PagemillError, match=r"tf\.Transform failed with exit code"),
-    ):
-        patch.setattr(features, "_batches", lambda *_: iter(_rows(report)))
-        patch.setattr(features, "tables_of", broken)
+    monkeypatch.setattr(features, "_batches", lambda *_: iter(_rows(report)))
+    monkeypatch.setattr(features, "tables_of", broken)
+    with pytest.raises(PagemillError, match=r"tf\.Transform failed with exit code"):
         make_features(FeatureOptions(f"{tmp_path}/out"), report)
 
 
@@ -203,10 +198,3 @@ def test_flags_that_cannot_be_are_refused(words: list[str]) -> None:
 
     with pytest.raises(BadArgument):
         command("in", "--output", "out", *words)
-
-
-def test_names_of_a_manifest_need_no_truth_beside(tmp_path: Path) -> None:
-    put(tmp_path, {"1.png": page_image(1)})
-    (tmp_path / "list.jsonl").write_text('{"path": "1.png", "split": "test"}\n')
-    (source,) = find_pairs([f"{tmp_path}/list.jsonl"], "out")
-    assert dict(source.metadata) == {"split": "test", "no_truth": "no-truth"}

@@ -13,6 +13,7 @@ from ocr_model.affine import Affine
 from ocr_model.document import Box
 from ocr_model.errors import BadArgument, BadInput, NothingToDo, PagemillError, TooManyFailures
 from ocr_model.examples import KINDS, LineExample, PageExample
+from ocr_model.images import Limits
 from ocr_model.record_files import MANIFEST, load_manifest, read_records
 from pipelines import ledger
 from pipelines.corpus import SourceFile
@@ -54,9 +55,7 @@ def ingest(root: Path, settings: dict[str, Any] | None = None, **changes: Any) -
     except PagemillError:
         raise
     except Exception as error:
-        raised = error_of_worker(str(error))
-        assert raised is not None, error
-        raise raised from error
+        raise error_of_worker(str(error)) or error from error
     if report.counts.read:
         write_manifest(options.output, manifest_of(report, options.configuration()))
     return report
@@ -174,6 +173,20 @@ def test_preparation_is_recorded_and_maps_back(tmp_path: Path) -> None:
     assert line.image.back.point(line.margins[:2]) == (10, 30)
 
 
+def test_page_that_is_read_at_a_fraction_of_its_size_keeps_the_coordinates_of_its_file(tmp_path: Path) -> None:
+    big = scans.one_colour_png(1000, 1400)
+    xml = page_xml("big.png", width=1000, height=1400, line="100,300 700,300 700,360 100,360")
+    put(tmp_path / "in", {"big.png": big, "big.xml": xml})
+    ingest(tmp_path, {"limits": Limits(max_pixels=200_000)})
+    page, line = examples(tmp_path)
+    assert isinstance(page, PageExample) and isinstance(line, LineExample)
+    assert (page.origin.width, page.origin.height, page.image.width, page.image.height) == (1000, 1400, 334, 467)
+    assert page.lines[0].box == Box(100, 300, 700, 360) == line.line.box
+    assert page.image.back.point((334, 467)) == pytest.approx((1000, 1400))
+    left, top, _, _ = line.margins
+    assert line.image.back.point((left, top)) == pytest.approx((100, 300), abs=3)
+
+
 def test_documents_are_not_divided_and_manifest_tells_splits_and_languages(tmp_path: Path) -> None:
     files = corpus_of(40)
     put(tmp_path / "in", files)
@@ -216,7 +229,10 @@ def test_contradicting_splits_are_refused() -> None:
 
 def test_copies_become_one_record_whatever_their_documents(tmp_path: Path) -> None:
     files = {f"{folder}/1.png": page_image(1) for folder in "abc"}
-    put(tmp_path / "in", {**files, "b/1.lines.json": lines_json(1), "d/2.png": page_image(2), "d/2.lines.json": lines_json(2)})
+    put(
+        tmp_path / "in",
+        {**files, "b/1.lines.json": lines_json(1), "d/2.png": page_image(2), "d/2.lines.json": lines_json(2)},
+    )
     report = ingest(tmp_path, {"kinds": ("page",)}, whole_folders=True)
     assert [e.origin.name for e in examples(tmp_path)] == ["b/1.png", "d/2.png"]
     counts = report.counts
@@ -300,7 +316,7 @@ def test_every_bad_file_ends_as_one_dead_letter_with_stage_and_reason(tmp_path: 
     counts = report.counts
     assert counts.balanced and (counts.pages, counts.read, counts.dead) == (22, 6, 16)
     manifest = load_manifest(tmp_path / "out")
-    assert manifest.counts["unknown_characters"] == {c: n for c, n in zip("aegnrtſ\ue42c", [1, 1, 1, 1, 1, 1, 1, 2], strict=True)}
+    assert manifest.counts["unknown_characters"] == {**dict.fromkeys("aegnrtſ", 1), "\ue42c": 2}
     assert manifest.counts["lines"] == {"no-geometry": 2, "outside-page": 1, "recorded": 3, "too-small": 1}
     assert "characters are not in the alphabet" in ingest_text(report)
 
@@ -454,5 +470,5 @@ def test_books_that_do_not_balance_fail_the_run(tmp_path: Path) -> None:
     report = ingest(tmp_path)
     (entry,) = report.entries.values()
     wrong = replace(entry, counts=replace(entry.counts, read=0))
-    with pytest.raises(PagemillError, match="books of .* do not balance"):
+    with pytest.raises(PagemillError, match=r"books of .* do not balance"):
         replace(report, entries={entry.unit: wrong}).check()

@@ -104,3 +104,10 @@ def test_missing_truth_is_unreadable(tmp_path: Path) -> None:
 def test_names_do_not_tell_where_the_corpus_lies() -> None:
     assert name_of(SourceFile("/x/1.jpg", "a/1")) == name_of(SourceFile("gs://b/a/1.jpg", "a/1")) == "a/1.jpg"
     assert name_of(SourceFile("/x/1.jpg", "a/1.jpg")) == "a/1.jpg"
+
+
+def test_names_of_a_manifest_need_no_truth_beside(tmp_path: Path) -> None:
+    put(tmp_path, "1.png")
+    (tmp_path / "list.jsonl").write_text('{"path": "1.png", "split": "test"}\n')
+    (source,) = find_pairs([f"{tmp_path}/list.jsonl"], "out")
+    assert dict(source.metadata) == {"split": "test", "no_truth": "no-truth"}

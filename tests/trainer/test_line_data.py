@@ -1,4 +1,5 @@
 import json
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,9 @@ import pytest
 from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
 from ocr_model.errors import BadInput
 from trainer.line_data import (
+    BatchStream,
     Bucketer,
+    LineBatch,
     LineDataConfig,
     draw_real,
     generate,
@@ -110,3 +113,35 @@ def test_the_stream_is_the_same_for_the_same_seed(corpus: Path) -> None:
     first, second = (next(generate(config, Alphabet(DEFAULT_ALPHABET.characters), 0)) for _ in range(2))
     np.testing.assert_array_equal(first.images, second.images)
     np.testing.assert_array_equal(first.labels, second.labels)
+
+
+def test_a_stream_goes_on_after_any_of_its_batches(corpus: Path) -> None:
+    if not has_fonts():
+        pytest.skip("no font of the renderer is installed")
+    config = LineDataConfig(corpus, None, batch_px=2000, validation_share=0.0)
+    whole = list(islice(generate(config, DEFAULT_ALPHABET, 0), 9))
+    for taken in (1, 4):
+        place = json.loads(json.dumps(whole[taken - 1].place))
+        rest = list(islice(generate(config, DEFAULT_ALPHABET, 0, place), 9 - taken))
+        for expected, batch in zip(whole[taken:], rest, strict=True):
+            np.testing.assert_array_equal(expected.images, batch.images)
+            np.testing.assert_array_equal(expected.labels, batch.labels)
+            assert expected.examples == batch.examples
+            assert len(batch.examples) == len(batch.images)
+
+
+@pytest.mark.slow
+def test_two_processes_give_their_batches_in_turn_and_go_on(corpus: Path) -> None:
+    config = LineDataConfig(corpus, None, batch_px=2000, validation_share=0.0, processes=2)
+
+    def taken(count: int, place: object) -> list[LineBatch]:
+        stream = BatchStream(config, DEFAULT_ALPHABET, place)  # type: ignore[arg-type]
+        try:
+            return list(islice(stream, count))
+        finally:
+            stream.close()
+
+    whole = taken(5, None)
+    for expected, batch in zip(whole[3:], taken(2, json.loads(json.dumps(whole[2].place))), strict=True):
+        np.testing.assert_array_equal(expected.images, batch.images)
+        assert expected.examples == batch.examples
