@@ -221,7 +221,9 @@ class Page:
             return self
         x, y = width / self.width, height / self.height
         regions = tuple(
-            replace(region, box=_resized_box(region.box, x, y), lines=tuple(_resized_line(n, x, y) for n in region.lines))
+            replace(
+                region, box=_resized_box(region.box, x, y), lines=tuple(_resized_line(n, x, y) for n in region.lines)
+            )
             for region in self.regions
         )
         return replace(self, width=width, height=height, regions=regions)

@@ -18,7 +18,7 @@ from typing import NoReturn
 from ocr_model import errors
 from ocr_model.errors import BadArgument, PagemillError
 from pipelines.bench import BENCH_EXAMPLES, add_bench_arguments, bench
-from pipelines.commands import books, estimate, evaluate, train, transcribe
+from pipelines.commands import books, estimate, evaluate, ingest, inspect, models, train, transcribe
 from pipelines.config import words_of_config
 
 INTERRUPTED = 130
@@ -81,6 +81,15 @@ VERBS = (
         estimate.run,
         estimate.EXAMPLES,
     ),
+    Verb(
+        "ingest",
+        "make records for training and evaluation of scans and their truth",
+        ingest.add_arguments,
+        ingest.run,
+        ingest.EXAMPLES,
+        takes_beam_flags=True,
+    ),
+    Verb("inspect", "look at records", inspect.add_arguments, inspect.run, inspect.EXAMPLES),
     Verb("evaluate", "compare text with the truth", evaluate.add_arguments, evaluate.run, evaluate.EXAMPLES),
     Verb("bench", "measure accuracy and cost on scans with truth", add_bench_arguments, bench, BENCH_EXAMPLES),
     Verb(
@@ -93,6 +102,7 @@ VERBS = (
         train.export,
         train.EXPORT_EXAMPLES,
     ),
+    Verb("models", "list, show and check bundles, convert them", models.add_arguments, models.run, models.EXAMPLES),
 )
 
 

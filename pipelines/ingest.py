@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -155,10 +156,16 @@ def take_sources(options: IngestOptions) -> list[SourceFile]:
     Raises:
         BadInput, NothingToDo: see `find_pairs` and `with_splits`.
     """
-    sources = [
-        _with_document(source, options.document_pattern) for source in find_pairs(options.inputs, options.output)
-    ]
-    return with_splits(documents(sources, options.whole_folders))[: options.limit]
+    pairs = _drained(find_pairs(options.inputs, options.output))
+    named = (_with_document(source, options.document_pattern) for source in pairs)
+    return with_splits(documents(named, options.whole_folders))[: options.limit]
+
+
+def _drained(sources: list[SourceFile]) -> Iterator[SourceFile]:
+    """The sources, which are forgotten as they are given out: there may be millions, and others take their place."""
+    sources.reverse()
+    while sources:
+        yield sources.pop()
 
 
 def _with_document(source: SourceFile, pattern: str) -> SourceFile:
@@ -202,12 +209,14 @@ def _with_split(source: SourceFile, split: str | None) -> SourceFile:
 def items_of(sources: Sequence[SourceFile], read_limit: int) -> list[Item]:
     """Items of the sources in their order; an image with the bytes of an earlier one is that one's copy, whatever
     documents the two belong to: a picture must not be in two splits."""
-    by_stem = {source.stem: source for source in sources}
     images = [source for source in sources if not dict(source.metadata).get(NO_IMAGE)]
-    alone = [replace(source, document=source.stem) for source in images]
+    shared = {a.document for a, b in pairwise(sources) if a.document == b.document}
+    by_stem = {source.stem: source for source in images if source.document in shared}
+    alone = [replace(s, document=s.stem) if s.document in shared else s for s in images]
     items = [Item(source) for source in sources if dict(source.metadata).get(NO_IMAGE)]
     for item in with_copies(alone, read_limit, most_copies=_ALL_COPIES):
-        items.append(Item(by_stem[item.source.stem], tuple(by_stem[copy.stem] for copy in item.copies)))
+        copies = tuple(by_stem.get(copy.stem, copy) for copy in item.copies)
+        items.append(Item(by_stem.get(item.source.stem, item.source), copies))
     return sorted(items, key=lambda item: (item.source.document, item.source.stem, item.source.first_page))
 
 

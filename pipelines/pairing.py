@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 
+import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
 from ocr_model.errors import BadInput, NothingToDo, UnreadablePage
@@ -24,6 +28,7 @@ from pipelines.truth_files import Unpaired, pair_truth, truth_stem
 
 TRUTH, NO_TRUTH, NO_IMAGE = "truth", "no_truth", "no_image"
 MAX_TRUTH_BYTES = 64 * 2**20
+_NAMES_AT_ONCE = 8192
 
 
 def find_pairs(inputs: Sequence[str], output: str) -> list[SourceFile]:
@@ -47,7 +52,8 @@ def find_pairs(inputs: Sequence[str], output: str) -> list[SourceFile]:
             raise
         sources = []
     truths.update(_truths_beside(sources, [_root(name) for name in inputs if not is_manifest(name)]))
-    return paired(_with_located_truth(sources, inputs), sorted(truths))
+    sources = _with_located_truth(sources, inputs)
+    return paired(sources, sorted(truths))
 
 
 def read_truth_bytes(path: str) -> bytes:
@@ -73,9 +79,9 @@ def read_truth_bytes(path: str) -> bytes:
 
 
 def paired(
-    sources: Sequence[SourceFile], truths: Sequence[str], read: Callable[[str], bytes] = read_truth_bytes
+    sources: list[SourceFile], truths: Sequence[str], read: Callable[[str], bytes] = read_truth_bytes
 ) -> list[SourceFile]:
-    """The sources with the truth of each, and a source for every truth without an image.
+    """The sources with the truth of each, and a source for every truth without an image; the list itself is changed.
 
     Args:
         truths: paths, `archive!member` in an archive.
@@ -83,34 +89,74 @@ def paired(
     """
     named = {value for source in sources for column, value in source.metadata if column == TRUTH}
     free = [truth for truth in truths if truth not in named]
-    images = [source for source in sources if not dict(source.metadata).get(TRUTH)]
-    names = _Names([source.origin for source in images], free)
-    listing = pair_truth([*names.of_images, *names.of_truths], lambda name: read(names.path(name)))
-    found = {names.path(pair.image): (TRUTH, names.path(pair.truth)) for pair in listing.pairs}
-    found |= {names.path(alone.path): (NO_TRUTH, alone.reason) for alone in listing.images_without_truth}
-    result = [
-        source if dict(source.metadata).get(TRUTH) else _with(source, *found.get(source.origin, (NO_TRUTH, "no-truth")))
-        for source in sources
-    ]
-    taken = {source.stem for source in result}
-    for orphan in _orphans(listing.truth_without_image, names):
-        result.append(_with_own_stem(orphan, taken))
-    return result
+    open_ones = [i for i, source in enumerate(sources) if not dict(source.metadata).get(TRUTH)]
+    root = _common_folder(_plain(path) for path in chain((sources[i].origin for i in open_ones), free))
+    orphans: list[SourceFile] = []
+    for group, of_group in _groups(sources, open_ones, free):
+        names = _Names([sources[i].origin for i in group], of_group, root)
+        listing = pair_truth([*names.of_images, *names.of_truths], partial(_read_named, read, names))
+        found = {names.path(pair.image): (TRUTH, names.path(pair.truth)) for pair in listing.pairs}
+        found |= {names.path(alone.path): (NO_TRUTH, alone.reason) for alone in listing.images_without_truth}
+        for i in group:
+            sources[i] = _with(sources[i], *found.get(sources[i].origin, (NO_TRUTH, "no-truth")))
+        orphans += _orphans(listing.truth_without_image, names)
+    if orphans:
+        taken = {source.stem for source in sources}
+        sources += [_with_own_stem(orphan, taken) for orphan in sorted(orphans, key=lambda orphan: orphan.origin)]
+    return sources
+
+
+def _groups(
+    sources: Sequence[SourceFile], indices: Sequence[int], truths: Sequence[str]
+) -> Iterator[tuple[list[int], list[str]]]:
+    """Images (as indices) and truths that may belong together, a few thousand at a time.
+
+    Text and JSON belong to the image with their stem, so that groups can be made of stems; XML may name any image.
+    """
+    by_name = all(truth.lower().endswith((".gt.txt", ".lines.json")) for truth in truths)
+    count = 1 + (len(indices) + len(truths)) // _NAMES_AT_ONCE if by_name else 1
+    images = np.array([_bucket(posixpath.splitext(_plain(sources[i].origin))[0], count) for i in indices], np.int64)
+    texts = np.array([_bucket(truth_stem(_plain(truth)) or "", count) for truth in truths], np.int64)
+    image_order, text_order = np.argsort(images, kind="stable"), np.argsort(texts, kind="stable")
+    for bucket in range(count):
+        of_images = image_order[slice(*np.searchsorted(images[image_order], [bucket, bucket + 1]))]
+        of_texts = text_order[slice(*np.searchsorted(texts[text_order], [bucket, bucket + 1]))]
+        yield [indices[i] for i in of_images], [truths[i] for i in of_texts]
+
+
+def _bucket(name: str, count: int) -> int:
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % count
+
+
+def _common_folder(paths: Iterable[str]) -> str:
+    """The folder, parted by `/`, that all the names lie in; empty where there is none.
+
+    >>> _common_folder(["a/b/1.png", "a/b/c/2.png"]), _common_folder(["a/1.png", "b"])
+    ('a/b', '')
+    """
+    low, high = "", ""
+    for number, path in enumerate(paths):
+        folder = posixpath.dirname(path) + "/"
+        low, high = (folder, folder) if not number else (min(low, folder), max(high, folder))
+    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return low[:same].rpartition("/")[0]
 
 
 class _Names:
     """Names below one root, parted by `/`, for paths on disks, in buckets and in archives."""
 
-    def __init__(self, images: Sequence[str], truths: Sequence[str]) -> None:
-        plain = [_plain(path) for path in (*images, *truths)]
-        root = posixpath.commonpath([posixpath.dirname(name) for name in plain]) if plain else ""
+    def __init__(self, images: Sequence[str], truths: Sequence[str], root: str) -> None:
         cut = len(root) + 1 if root else 0
-        self._paths = {name[cut:]: path for name, path in zip(plain, (*images, *truths), strict=True)}
-        self.of_images = [name[cut:] for name in plain[: len(images)]]
-        self.of_truths = [name[cut:] for name in plain[len(images) :]]
+        self.of_images = [_plain(path)[cut:] for path in images]
+        self.of_truths = [_plain(path)[cut:] for path in truths]
+        self._paths = dict(zip([*self.of_images, *self.of_truths], [*images, *truths], strict=True))
 
     def path(self, name: str) -> str:
         return self._paths[name]
+
+
+def _read_named(read: Callable[[str], bytes], names: _Names, name: str) -> bytes:
+    return read(names.path(name))
 
 
 def _plain(path: str) -> str:

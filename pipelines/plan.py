@@ -183,13 +183,17 @@ def with_copies(sources: Sequence[SourceFile], read_limit: int, most_copies: int
     for i, source in enumerate(sources):
         if source.size and alone[i]:
             by_size.setdefault(source.size, []).append(i)
-    candidates = sorted(i for members in by_size.values() if len(members) > 1 for i in members)
+    candidates = [i for members in by_size.values() if len(members) > 1 for i in members]  # size by size
+    size: int | None = None
     first_of: dict[tuple[bytes, int, int | None], int] = {}
     copies: dict[int, list[SourceFile]] = {}
     is_copy = set()
     for i, digest in zip(candidates, _digests([sources[i] for i in candidates], read_limit), strict=True):
         if digest is None:
             continue
+        if sources[i].size != size:
+            size = sources[i].size
+            first_of.clear()  # nothing else can be equal to these: there may be millions
         key = (digest, sources[i].first_page, sources[i].last_page)
         original = first_of.setdefault(key, i)
         if original == i:

@@ -94,6 +94,7 @@ def pair_truth(paths: Iterable[str], read: Read) -> TruthListing:
     """
     names = sorted(set(paths))
     images = [name for name in names if posixpath.splitext(name)[1].lower() in IMAGE_EXTENSIONS]
+    known = frozenset(images)
     by_stem: dict[str, list[str]] = defaultdict(list)
     for image in images:
         by_stem[posixpath.splitext(image)[0]].append(image)
@@ -108,7 +109,7 @@ def pair_truth(paths: Iterable[str], read: Read) -> TruthListing:
             left.append(Unpaired(name, error.reason))
             reasons.update(dict.fromkeys(beside, "unreadable-truth"))
             continue
-        found, reason = find_image(truth, frozenset(images), beside)
+        found, reason = find_image(truth, known, beside)
         if found:
             truths[found].append(truth)
         else:

@@ -26,7 +26,7 @@ from trainer.losses import Batch, Loss
 from trainer.optimiser import AdamW, clipped, momentum_at, without_missing
 from trainer.profile import Profile
 from trainer.run_folder import RunFolder, environment
-from trainer.strategy import Hardware, first, is_chief, open_strategy, share
+from trainer.strategy import Hardware, first, is_chief, open_strategy, share, together
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -174,11 +174,13 @@ class Step:
     ) -> None:
         self.strategy, self.model, self.optimiser, self.loss, self.config = strategy, model, optimiser, loss, config
         self.traces = 0
-        alone = strategy.num_replicas_in_sync == 1
-        compiled = {"jit_compile": True} if config.jit else {}
-        self._sums = tf.function(self._sums_of, autograph=False, **compiled) if config.jit else self._sums_of
-        options = compiled if alone else {}
-        self._run = tf.function(self._on_all, autograph=False, reduce_retracing=not config.jit, **options)
+        on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)  # which compiles in any case
+        alone, jit = strategy.num_replicas_in_sync == 1, config.jit and not on_tpu
+        # What several replicas do together XLA does not compile outside of TPUs; so there network and loss are, forth
+        # and back. One within the other would be compiled anew in every step.
+        self._sums = _function(self._sums_of, jit_compile=True) if jit and not alone else self._sums_of
+        static = config.jit or on_tpu
+        self._run = _function(self._on_all, reduce_retracing=not static, jit_compile=True if jit and alone else None)
         self.gathered: list[tf.Variable] = []
         if config.accumulate > 1:
             with strategy.scope():
@@ -248,6 +250,11 @@ class Step:
         return [s / tf.maximum(size_before + size, 1e-12) for s in sums]
 
 
+def _function(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = tf.function(function, autograph=False, **options)
+    return compiled
+
+
 def _tensors(values: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
     return {name: tf.constant(value) for name, value in values.items()}
 
@@ -279,6 +286,7 @@ def train(learning: Learning, config: LoopConfig, output: Path, ways: Ways = Way
         BadArgument: an unknown precision, strategy or device.
         BadInput: `output` holds another run; the data, the cluster or the TPU cannot be used.
         LossNotFinite: with the names of the batch's examples; the checkpoints on disk are those of before.
+        WorkerLost: another worker has stopped.
         CannotWrite: a full disk; the previous checkpoint is whole.
         Interrupted: SIGTERM or Ctrl-C; a checkpoint of the last step is written.
     """
@@ -313,15 +321,16 @@ class _Run:
 
     def finish(self) -> dict[str, float]:
         progress = self._resume()
-        with contextlib.closing(self.learning.batches(progress.place)) as stream:
-            self._learn_from(stream, progress)
-        self._save(progress)
+        if not self._is_over(progress):
+            with contextlib.closing(self.learning.batches(progress.place)) as stream:
+                self._learn_from(stream, progress)
+            self._save(progress)
         if self.run.writes:
             self.model.load_weights(self.run.best)
         return progress.best
 
     def _learn_from(self, stream: Iterator[FedBatch], progress: Progress) -> None:
-        while progress.step < self.config.steps and not self._gives_up(progress):
+        while not self._is_over(progress):
             began = time.monotonic()
             with self.profile.waiting():
                 fed = [next(stream) for _ in range(self.config.accumulate)]
@@ -339,8 +348,8 @@ class _Run:
     def _is_due(self, step: int, every: int) -> bool:
         return every > 0 and step % every == 0
 
-    def _gives_up(self, progress: Progress) -> bool:
-        return 0 < self.config.patience <= progress.waited
+    def _is_over(self, progress: Progress) -> bool:
+        return progress.step >= self.config.steps or 0 < self.config.patience <= progress.waited
 
     def _learn(self, progress: Progress, fed: Sequence[FedBatch]) -> Result:
         """One step; `progress` tells where the run is after it."""
@@ -349,7 +358,8 @@ class _Run:
         scaled = self.model.dtype_policy.name == "mixed_float16"
         with self.profile.step(progress.step + 1):
             batches = [batch.values for batch in fed]
-            result = self.step(batches, rate, momentum, progress.loss_scale, bool(self.stop))
+            with together(self.step.strategy):
+                result = self.step(batches, rate, momentum, progress.loss_scale, bool(self.stop))
         if not result.good and not (scaled and math.isfinite(result.loss) and progress.loss_scale > 1):
             names = ", ".join(name for batch in fed for name in batch.examples) or "no names are known"
             raise LossNotFinite(
@@ -357,9 +367,7 @@ class _Run:
                 "look at these examples; the last checkpoint is from before",
             )
         if scaled:
-            progress.loss_scale, progress.good_steps = next_scale(
-                progress.loss_scale, progress.good_steps, result.good
-            )
+            progress.loss_scale, progress.good_steps = next_scale(progress.loss_scale, progress.good_steps, result.good)
         progress.step += 1
         progress.loss_sum, progress.losses = progress.loss_sum + result.loss, progress.losses + 1
         progress.place = fed[-1].place

@@ -13,4 +13,6 @@ from pipelines.formats.record import Format
 from pipelines.formats.text import TXT
 from pipelines.formats.tsv import TSV
 
-FORMATS: dict[str, Format] = {format.name: format for format in (TXT, JSONL, HOCR, ALTO, PAGE, TSV, PDF, PDFA, PARQUET, OVERLAY)}
+FORMATS: dict[str, Format] = {
+    format.name: format for format in (TXT, JSONL, HOCR, ALTO, PAGE, TSV, PDF, PDFA, PARQUET, OVERLAY)
+}

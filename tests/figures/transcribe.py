@@ -375,9 +375,9 @@ def plan(arguments: argparse.Namespace) -> list[dict[str, object]]:
 
 def simulate(arguments: argparse.Namespace) -> dict[str, object]:
     """A run without a model over tiny pages: what planning, units, ledger and status take for a page."""
+    from pipelines.clock import cpu_seconds
     from pipelines.report import reconcile
     from pipelines.transcribe import TranscribeOptions, run
-    from pipelines.clock import cpu_seconds
 
     with workplace() as place:
         folder = place / "in"

@@ -9,14 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
 from ocr_model.document import Box
 from ocr_model.finder import FinderConfig
 from ocr_model.layout import LayoutConfig, lines_from_maps
-from trainer.finder import FinderTrainingConfig, heights_loss, line_box, marked_loss, matched, train_finder
-from trainer.finder_samples import Augmentation, SampleConfig, crop, draw_augmentation, samples
+from trainer.finder import FinderTrainingConfig, line_box, matched, train_finder
+from trainer.finder_samples import Augmentation, Place, SampleConfig, crop, draw_augmentation, samples
 from trainer.loop import LoopConfig
 from trainer.page_truth import TruePage, load_pages, true_lines, truth_maps
 from trainer.synthesis.page_plan import TrueLine
@@ -87,21 +86,6 @@ def test_same_seed_same_augmentation():
     assert drawn[0] == drawn[1]
 
 
-def test_loss_is_small_for_the_truth_and_ignores_what_does_not_count():
-    truth = tf.constant([[[1.0, 0.0], [0.0, 0.0]]])
-    counted = tf.constant([[[1.0, 1.0], [1.0, 0.0]]])
-    right = tf.constant([[[20.0, -20.0], [-20.0, 20.0]]])
-    wrong = -right
-    assert float(marked_loss(right, truth, counted)) < 0.01 < 1.0 < float(marked_loss(wrong, truth, counted))
-
-
-def test_heights_are_compared_relatively():
-    where = tf.ones((1, 1, 1))
-    truth = tf.zeros((1, 1, 1, 2))
-    double, half = tf.math.log(tf.fill((1, 1, 1, 2), 2.0)), tf.math.log(tf.fill((1, 1, 1, 2), 0.5))
-    assert float(heights_loss(double, truth, where)) == pytest.approx(float(heights_loss(half, truth, where)))
-
-
 def test_each_box_is_matched_once():
     box, other = Box(0, 0, 10, 10), Box(0, 0, 10, 9)
     assert matched([box, other], [box]) == 1
@@ -133,9 +117,24 @@ def test_samples_do_not_depend_on_the_number_of_workers(tmp_path: Path):
 
     def first(workers: int) -> list[np.ndarray]:
         config = SampleConfig(crop_px=64, workers=workers, shuffle=4, real_share=1.0)
-        return [sample.image for sample in islice(samples([page], None, config), 6)]
+        return [sample.image for sample, _ in islice(samples([page], None, config), 6)]
 
     np.testing.assert_array_equal(first(1), first(2))
+
+
+@pytest.mark.slow
+def test_a_stream_of_samples_goes_on_after_any_of_them(tmp_path: Path):
+    image, _ = printed()
+    page = TruePage("p", "d", image, (LINE,))
+    config = SampleConfig(crop_px=64, shuffle=5, real_share=0.6, takes=4)
+    whole = list(islice(samples([page], None, config), 20))
+    for taken in (3, 11):
+        place = whole[taken - 1][1]
+        assert isinstance(place, Place)
+        rest = islice(samples([page], None, config, place), 20 - taken)
+        for (expected, at), (sample, now) in zip(whole[taken:], rest, strict=True):
+            np.testing.assert_array_equal(expected.image, sample.image)
+            assert (expected.name, at) == (sample.name, now)
 
 
 @pytest.mark.slow

@@ -122,9 +122,7 @@ def test_a_run_broken_off_and_gone_on_is_the_unbroken_run(tmp_path: Path, step: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_with_a_checkpoint_from_which_it_goes_on(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_ends_the_run_with_a_checkpoint_from_which_it_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     handler = signal.getsignal(number)
     train(LEARNING, CONFIG, tmp_path / "whole")
     asked = stopping_after(33, lambda: os.kill(os.getpid(), number))
