@@ -359,6 +359,48 @@ def _table(s: Sheet) -> None:
             )
 
 
+def _ledger(s: Sheet) -> None:
+    """Accounts: many narrow columns of figures in tight rows, some bold, perhaps prose or a chart beside them."""
+    kind = str(s.rng.choice(["modern", "modern", "book", "typewriter"]))
+    left, right = s.width * s.between(0.03, 0.09), s.width * s.between(0.9, 0.97)
+    y, bottom = s.height * s.between(0.03, 0.1), s.height * s.between(0.7, 0.97)
+    leading = (bottom - y) / s.between(35, 95)
+    plain = s.style(kind, leading / s.between(1.0, 1.4))
+    plain = Print(plain.face, plain.size_px, leading, s.between(0.35, 1.0))
+    heavy = Print(s.style(kind, plain.size_px).face, plain.size_px, leading)
+    head = s.style(kind, plain.size_px * s.between(1.2, 2.6))
+    for _ in range(int(s.rng.integers(0, 3))):
+        y += head.leading_px
+        s.set(left, y, _shortened(s.words(1, 6), head, right - left), head)
+    y += leading * s.between(1.5, 3)
+    edge = right
+    if s.chance(0.45) and right - left > 30 * plain.size_px:
+        edge = left + (right - left) * s.between(0.45, 0.7)
+        beside = edge + plain.size_px * s.between(0.8, 3)
+        _column(s, beside, right, y, bottom * s.between(0.7, 1), plain, kind, 0.4)
+    room = edge - left
+    labels = room * s.between(0.2, 0.45)
+    count = int(np.clip(s.rng.integers(3, 12), 2, (room - labels) / (plain.size_px * 3.2)))
+    edges = left + labels + (room - labels) * (np.arange(count) + 1) / count
+    pattern = str(s.rng.choice(["{:.1f}", "{:.2f}", "{:,.0f}", "{:.0f}", "({:,.0f})", "{:.1f}%"]))
+    while y < bottom:
+        style = heavy if s.chance(0.25) else plain
+        ruled = s.chance(0.08)
+        titles = ruled or s.chance(0.05)
+        s.set(left, y, _shortened(s.words(1, 5), style, labels - plain.size_px), style)
+        for x in edges if not s.chance(0.08) else ():
+            if s.chance(0.06):
+                continue
+            value = 10 ** s.between(-0.5, 3.5)
+            text = str(1900 + int(s.rng.integers(120))) + s.sign() * s.chance(0.3) if titles else pattern.format(value)
+            text = str(s.rng.choice(["-", "–", "0", "•", "n/a", s.sign()])) if s.chance(0.08) else text
+            if text_width(style, text) < (room - labels) / count - 0.6 * plain.size_px:
+                s.set_right(float(x), y, text, style)
+        if ruled:
+            s.rule(left, y + leading * 0.28, edge, y + leading * 0.28, s.between(1, 2))
+        y += leading
+
+
 def _form(s: Sheet, left: float, right: float, y: float, style: Print) -> float:
     for _ in range(int(s.rng.integers(3, 9))):
         if y > s.height * 0.95:
@@ -557,7 +599,8 @@ KINDS: dict[str, tuple[Callable[[Sheet], None], float, float, float]] = {
     "letter": (_letter, 0.08, 1.2, 1.45),
     "newspaper": (_newspaper, 0.13, 0.7, 2.2),
     "report": (_report, 0.14, 1.0, 1.5),
-    "table": (_table, 0.11, 0.7, 1.5),
+    "table": (_table, 0.10, 0.7, 1.5),
+    "ledger": (_ledger, 0.09, 0.9, 1.5),
     "receipt": (_receipt, 0.11, 1.6, 3.2),
     "filing": (_filing, 0.05, 1.25, 1.45),
     "chart": (_chart, 0.03, 0.7, 1.45),
