@@ -186,7 +186,7 @@ def draw_real(rng: Rng, line: RealLine) -> Grey:
     height = line.image.shape[0] - top - bottom
     crop = line.image
     if any(line.margins):
-        loose = rng.uniform(-0.04, 0.2, 4) if rng.random() < 0.75 else rng.uniform(-0.06, 0.34, 4)
+        loose = rng.uniform(-0.05, 0.2, 4) if rng.random() < 0.65 else rng.uniform(-0.08, 0.36, 4)
         t, b = max(0, round(top - loose[1] * height)), max(0, round(bottom - loose[3] * height))
         le, r = (
             max(0, round(left - max(-0.02, loose[0] * 1.5) * height)),
@@ -215,6 +215,35 @@ def draw_real(rng: Rng, line: RealLine) -> Grey:
         quality = int(rng.integers(25, 90))
         image = as_jpeg(image, quality)
     return image
+
+
+def recropped(rng: Rng, strip: Grey, share: float) -> Grey:
+    """Now and then a strip with other margins than it was cut with, so that they do not matter to the reader.
+
+    Each side by itself gets up to a quarter of the height more, or loses up to a twentieth. What is added is what line
+    finders and people add: the edge repeated, paper like that along the edge, or plain white.
+
+    Args:
+        strip: [height, width] uint8.
+        share: of the strips that are changed.
+    """
+    if rng.random() >= share:
+        return strip
+    height, width = strip.shape
+    wide = rng.random(4) < 0.6
+    margins = np.where(wide, rng.uniform(0.0, 0.26, 4), rng.uniform(-0.05, 0.03, 4)) * height
+    top, bottom, left, right = (round(float(m)) for m in margins)
+    kept = strip[max(0, -top) : height - max(0, -bottom), max(0, -left) : width - max(0, -right)]
+    if min(kept.shape) < 8:
+        return strip
+    pads = ((max(0, top), max(0, bottom)), (max(0, left), max(0, right)))
+    edge = np.concatenate((kept[0], kept[-1], kept[:, 0], kept[:, -1]))
+    paper = float(np.median(edge))
+    kind = rng.random()
+    if kind < 0.4:
+        return np.pad(kept, pads, "edge")
+    white = kind > 0.75 and paper > 150
+    return np.pad(kept, pads, "constant", constant_values=255 if white else round(paper))
 
 
 @dataclass(frozen=True)
@@ -329,8 +358,9 @@ def draws(config: LineDataConfig, worker: int) -> Callable[[int], list[tuple[Gre
             return [(sample_non_text(rng), " ", f"no text {worker}/{number}")]
         if real and rng.random() < config.real_share / (config.real_share + (1 - config.real_share) / 2):
             line = real[min(int(np.searchsorted(weights, rng.random())), len(real) - 1)]
-            return [(draw_real(rng, line), line.text, f"{line.source}/{line.document}: {line.text}")]
-        made = sample_lines(rng, texts, fonts)
+            crop = recropped(rng, draw_real(rng, line), 0.15 if any(line.margins) else 0.5)
+            return [(crop, line.text, f"{line.source}/{line.document}: {line.text}")]
+        made = [(recropped(rng, image, 0.25), text) for image, text in sample_lines(rng, texts, fonts)]
         return [(image, text, f"rendered {worker}/{number}/{i}: {text}") for i, (image, text) in enumerate(made)]
 
     return draw

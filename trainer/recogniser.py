@@ -13,13 +13,19 @@ import numpy as np
 import tensorflow as tf
 
 from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
+from ocr_model.bundle import read_config
 from ocr_model.ctc import greedy, text_of
+from ocr_model.errors import BadModel
+from ocr_model.layers import WeightStandardisedConv2D
 from ocr_model.line_images import STRIDE_PX, bucket_width, normalise_line_image
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
+from trainer.confusions import Confusions, confusions, confusions_as_json
+from trainer.export import recogniser_config
 from trainer.line_data import BatchStream, LineBatch, LineDataConfig, make_batch, validation_lines
 from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
 from trainer.losses import CtcLoss
 from trainer.metrics import CharacterErrors
+from trainer.start_model import kept_weights, network_of
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Validation:
 
     def __init__(self, lines: list[tuple[np.ndarray, str, str]], alphabet: Alphabet) -> None:
         self.alphabet = alphabet
+        self.confusions = Confusions()
         prepared = [(normalise_line_image(image), text, group) for image, text, group in lines]
         prepared.sort(key=lambda line: line[0].shape[1])
         self.batches: list[tuple[LineBatch, list[str], list[str]]] = []
@@ -86,14 +93,21 @@ class Validation:
     def __call__(self, model: keras.Model) -> dict[str, float]:
         """`cer` is the mean of `cer_real` and `cer_rendered` (or the one that there is); a figure a group beside."""
         errors: dict[str, CharacterErrors] = {}
+        pairs: list[tuple[str, str]] = []
         predict = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
         for batch, texts, groups in self.batches:
             for read, text, group in zip(self._read(predict, batch), texts, groups, strict=True):
+                pairs.append((text, read))
                 for name in (group, "real") if group != "rendered" else (group,):
                     errors[name] = errors.get(name, CharacterErrors()) + CharacterErrors.of(text, read)
         figures = {f"cer_{name}": errors[name].rate for name in sorted(errors)}
+        self.confusions = confusions(pairs)
         overall = [figures[k] for k in ("cer_real", "cer_rendered") if k in figures]
         return {"cer": float(np.mean(overall)), **figures}
+
+    def findings(self) -> dict[str, Any]:
+        """The confusions of the last validation, as `confusions_from_json` takes them."""
+        return {"confusions": confusions_as_json(self.confusions)}
 
     def _read(self, predict: Any, batch: LineBatch) -> list[str]:
         probabilities = tf.nn.softmax(tf.cast(predict(tf.constant(batch.images[..., None])), tf.float32)).numpy()
@@ -121,13 +135,34 @@ def captioned(line: np.ndarray, above: str, below: str) -> np.ndarray:
     return picture
 
 
+def continued(bundle: Path, config: RecogniserConfig) -> keras.Model:
+    """The network of a bundle, ready to be trained on.
+
+    Standardised kernels are scaled to the size that training begins with. That changes nothing of what the network
+    reads; but how far a step of the optimiser turns a kernel depends on its size, and folded ones are small.
+
+    Raises:
+        BadModel: the bundle has another network or no weights that can be trained on.
+    """
+    alphabet = Alphabet.load(bundle / "alphabet.json")
+    if replace(recogniser_config(read_config(bundle)), classes=config.classes) != config:
+        raise BadModel(f"{bundle} has another network", "train from the beginning, or train the bundle's network")
+    model, _ = network_of(kept_weights(bundle), config, alphabet, DEFAULT_ALPHABET)
+    for layer in model.layers:
+        if isinstance(layer, WeightStandardisedConv2D):
+            kernel = keras.ops.convert_to_numpy(layer.kernel)
+            fans = kernel[..., 0].size + kernel[:, :, 0].size
+            layer.kernel.assign(kernel * (np.sqrt(2 / fans) / kernel.std()))
+    return model
+
+
 def train_recogniser(
     config: RecogniserTraining, output: Path, start: Path | None = None, ways: Ways = Ways()
 ) -> dict[str, float]:
     """Trains, or goes on with the run in `output`; see `trainer.run_folder.RunFolder` for what it leaves there.
 
     Args:
-        start: weights of an earlier run of the same network to begin from.
+        start: weights of an earlier run of the same network to begin from, or a bundle that has such a network.
         ways: how it is done; the precision is the configuration's.
 
     Returns:
@@ -139,6 +174,8 @@ def train_recogniser(
     """
 
     def build() -> keras.Model:
+        if start is not None and start.is_dir():
+            return continued(start, config.network)
         model = build_recogniser(config.network)
         if start is not None:
             model.load_weights(start)
@@ -151,7 +188,13 @@ def train_recogniser(
         lambda place: fed(BatchStream(config.data, DEFAULT_ALPHABET, place)),
         validate,
         "cer",
-        {"data": asdict(config.data), "network": asdict(config.network), "focal": config.focal},
+        {
+            "data": asdict(config.data),
+            "network": asdict(config.network),
+            "focal": config.focal,
+            "alphabet": DEFAULT_ALPHABET.characters,
+        },
+        validate.findings,
         validate.pictures,
     )
     return train(learning, config.loop, output, replace(ways, precision=config.precision))

@@ -18,6 +18,7 @@ from trainer.line_data import (
     is_validation,
     load_real_lines,
     make_batch,
+    recropped,
     source_weights,
     steps_needed,
 )
@@ -70,6 +71,26 @@ def test_a_drawn_crop_holds_the_ink_of_its_line(corpus: Path) -> None:
     for _ in range(20):
         crop = draw_real(rng, line)
         assert crop.min() + 60 < crop.max()
+
+
+def test_other_margins_keep_the_line_and_add_nothing_but_paper() -> None:
+    strip = np.full((40, 120), 210, np.uint8)
+    strip[10:30, 20:100] = 30
+    rng = np.random.default_rng(1)
+    drawn = [recropped(rng, strip, 1.0) for _ in range(200)]
+    for image in drawn:
+        assert (image < 100).sum() == (strip < 100).sum()
+        assert {30, 210} <= set(np.unique(image)) <= {30, 210, 255}
+    heights = [image.shape[0] for image in drawn]
+    assert min(heights) < 40 and max(heights) > 52
+    assert recropped(rng, strip, 0.0) is strip
+
+
+def test_white_is_not_put_around_white_print_on_a_dark_ground() -> None:
+    strip = np.full((40, 120), 20, np.uint8)
+    strip[10:30, 20:100] = 200
+    rng = np.random.default_rng(1)
+    assert all(set(np.unique(recropped(rng, strip, 1.0))) == {20, 200} for _ in range(100))
 
 
 def test_splits_follow_the_document_only() -> None:
