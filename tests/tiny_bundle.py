@@ -15,7 +15,7 @@ import numpy as np
 from ocr_model.alphabet import Alphabet
 from ocr_model.finder import FinderConfig, build_finder
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
-from trainer.export import export_bundle
+from trainer.export import TrainedFinder, TrainedRecogniser, export_bundle
 
 AB = Alphabet(" ab")
 RECOGNISER = RecogniserConfig(AB.classes, (4, 4, 4, 8), 16, 1)
@@ -31,8 +31,10 @@ def tiny_bundle() -> Path:
     build_recogniser(RECOGNISER).save_weights(folder / "r.weights.h5")
     build_finder(FINDER).save_weights(folder / "f.weights.h5")
     lines = [(drawn(text), text) for text in ("ab a", "b ab", "aab")]
-    weights = folder / "r.weights.h5", RECOGNISER, folder / "f.weights.h5", FINDER
-    export_bundle(*weights, AB, {"seed": 1}, "# Model card\n\nA tiny one.\n", folder / "bundle", lines)
+    recogniser = TrainedRecogniser(folder / "r.weights.h5", RECOGNISER, AB)
+    finder = TrainedFinder(folder / "f.weights.h5", FINDER)
+    card = "# Model card\n\nA tiny one.\n"
+    export_bundle(recogniser, finder, {"seed": 1}, card, folder / "bundle", lines)
     return folder / "bundle"
 
 

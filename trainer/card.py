@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ocr_model.bundle import bundle_digest, read_config
 from ocr_model.errors import BadInput
-from trainer.confusions import Confusions, confusion_table
+from trainer.confusions import Confusions, confusion_table, confusions_as_json, confusions_from_json
+from trainer.run_folder import FINDINGS, hardware_of
+
+SIZES_HEADING = "## Size and latency"
 
 
-def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    """Configuration and best validation figures of a run folder.
+@dataclass(frozen=True)
+class NetworkRecord:
+    """What is known of how a network was trained.
+
+    Attributes:
+        config: the run's config.json, without the names of one machine's folders.
+        best: figures of the best validation; empty where they are not known.
+        environment: as `trainer.run_folder.environment` gives it; empty where it is not known.
+        confusions: of the recogniser on its validation lines; None where they are not known.
+        bundle: what the network is taken from, if not from a run.
+    """
+
+    config: Mapping[str, Any]
+    best: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    confusions: Confusions | None = None
+    bundle: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """What config.json of a bundle keeps beside the configuration, for `record_in_bundle`."""
+        table = None if self.confusions is None else confusions_as_json(self.confusions)
+        return {"best": dict(self.best), "environment": dict(self.environment), "confusions": table}
+
+
+def read_run(folder: Path) -> NetworkRecord:
+    """What a run folder tells of its best network.
 
     Raises:
         BadInput: the folder is no finished run.
@@ -21,14 +49,46 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        environment, findings = (_json_of(folder / name) for name in ("environment.json", FINDINGS))
+        key = config["minimise"]
+    except (OSError, ValueError, KeyError) as error:
         raise BadInput(
-            f"{folder} is not a training run: {error}", "name the --output folder of a finished run"
+            f"{folder} is not a training run: {error}", "name the --output folder of a finished run, or a bundle"
         ) from error
     if not rows or not (folder / "best.weights.h5").exists():
         raise BadInput(f"{folder} holds no validated weights yet", "let the run reach its first validation")
-    key = config["minimise"]
-    return _without_folders(config), min(rows, key=lambda row: (row[key], -row["step"]))
+    best = min(rows, key=lambda row: (row[key], -row["step"]))
+    table = findings.get("confusions")
+    return NetworkRecord(
+        _without_folders(config), best, environment, None if table is None else confusions_from_json(table)
+    )
+
+
+def record_in_bundle(bundle: Path, network: str) -> NetworkRecord:
+    """What a bundle tells of one of its networks.
+
+    Args:
+        network: `recogniser` or `finder`.
+
+    Raises:
+        BadModel: the folder is no bundle.
+    """
+    training = read_config(bundle).get("training", {})
+    known = training.get("record", {}).get(network, {})
+    table = known.get("confusions")
+    return NetworkRecord(
+        training.get(network, {}),
+        known.get("best", {}),
+        known.get("environment", {}),
+        None if table is None else confusions_from_json(table),
+        f"`{bundle.name}` ({bundle_digest(bundle)[:16]})",
+    )
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    """A file that runs of before lack."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return value
 
 
 def _without_folders(value: Any) -> Any:
@@ -41,17 +101,11 @@ def _without_folders(value: Any) -> Any:
 
 
 def model_card(
-    recogniser: tuple[Mapping[str, Any], Mapping[str, float]],
-    finder: tuple[Mapping[str, Any], Mapping[str, float]],
-    characters: int,
-    data_note: str,
-    figures: str,
-    version: str,
+    recogniser: NetworkRecord, finder: NetworkRecord, characters: int, data_note: str, figures: str, version: str
 ) -> str:
     """The card as Markdown.
 
     Args:
-        recogniser, finder: configuration and best validation figures, as `read_run` gives them.
         characters: size of the alphabet.
         data_note: what the training data are and under which licences.
         figures: Markdown, what `pagemill bench` printed; empty where there is none.
@@ -71,19 +125,38 @@ def model_card(
         _run_section("Recogniser", "pagemill train recogniser", recogniser),
         _run_section("Finder", "pagemill train finder", finder),
     ]
+    if recogniser.confusions is not None:
+        parts += ["## Confusions on the validation lines", confusion_table(recogniser.confusions)]
     return "\n\n".join(parts) + "\n"
 
 
-def _run_section(title: str, command: str, run: tuple[Mapping[str, Any], Mapping[str, float]]) -> str:
-    config, best = run
-    loop = config["loop"]
-    shown = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if k not in ("step", "seconds", "loss"))
-    return (
-        f"**{title}**: `{command}`, seed {loop['seed']}, {loop['steps']} steps, "
-        f"peak learning rate {loop['learning_rate']}, AdamW, averaged weights. "
-        f"Best validation at step {int(best['step'])}: {shown}.\n\n"
-        f"```json\n{json.dumps({k: v for k, v in config.items() if k != 'loop'}, indent=1, default=str)}\n```"
-    )
+def card_without_sizes(card: str) -> str:
+    """A card without its last section, which an export writes anew.
+
+    >>> card_without_sizes("# Model card\\n\\ntext\\n\\n## Size and latency\\n\\n9 MB")
+    '# Model card\\n\\ntext\\n'
+    """
+    return card.partition(f"\n{SIZES_HEADING}\n")[0].rstrip() + "\n"
+
+
+def _run_section(title: str, command: str, network: NetworkRecord) -> str:
+    loop = network.config.get("loop", {})
+    if "finetuning" in network.config:
+        command = "pagemill train --from"
+    known = [f"{name} {loop[key]}" for name, key in (("seed", "seed"), ("steps", "steps")) if key in loop]
+    known += [f"peak learning rate {loop['learning_rate']}"] if "learning_rate" in loop else []
+    text = f"**{title}**: `{command}`, {', '.join([*known, 'AdamW, averaged weights'])}."
+    if network.best:
+        left_out = ("step", "seconds", "loss", "dropped", "waiting", "examples_per_s")
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in network.best.items() if k not in left_out)
+        text += f" Best validation at step {int(network.best['step'])}: {shown}."
+    if network.environment:
+        minutes = f"{network.best['seconds'] / 60:.0f} minutes of training on " if "seconds" in network.best else "On "
+        text += f" {minutes}{hardware_of(network.environment)}; commit {network.environment.get('commit')}."
+    if network.bundle:
+        text += f" Taken as it is from the bundle {network.bundle}."
+    shown_config = json.dumps({k: v for k, v in network.config.items() if k != "loop"}, indent=1, default=str)
+    return f"{text}\n\n```json\n{shown_config}\n```"
 
 
 @dataclass(frozen=True)
@@ -142,8 +215,7 @@ def finetuned_card(facts: FineTuned, data_note: str) -> str:
         "### Confusions on the validation lines, after",
         confusion_table(facts.confusions_after),
         "## Training data",
-        data_note.strip()
-        or "Nobody told where the lines are from and under which licence: find out before passing it on.",
+        data_note.strip() or NO_DATA_NOTE,
         _lines_section(facts),
         "## How it was trained",
         _run_of(facts),
@@ -182,12 +254,11 @@ def _run_of(facts: FineTuned) -> str:
     loop, environment = facts.config["loop"], facts.environment
     versions = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
     return (
-        f"`pagemill finetune`, seed {loop['seed']}, best validation at step {int(facts.after['step'])} of at most "
+        f"`pagemill train --from`, seed {loop['seed']}, best validation at step {int(facts.after['step'])} of at most "
         f"{loop['steps']}, peak learning rate {loop['learning_rate']}, layer decay {facts.config['layer_decay']}, "
         f"frozen: {facts.config['freeze']}, alphabet: {facts.config['alphabet']}. "
         f"It took {facts.wall_seconds / 60:.1f} minutes ({facts.cpu_seconds:.0f} CPU seconds) on "
-        f"{environment.get('platform')}, {environment.get('replicas')} x "
-        f"{', '.join(environment.get('devices') or [])}; {versions}; commit {environment.get('commit')}."
+        f"{hardware_of(environment)}; {versions}; commit {environment.get('commit')}."
     )
 
 

@@ -25,11 +25,31 @@ def confusions(pairs: Iterable[tuple[str, str]]) -> Confusions:
     return found
 
 
+KEPT = 200  # different confusions in a file
+
+
+def confusions_as_json(found: Confusions) -> list[list[str | int]]:
+    """The most frequent ones as [in the truth, read, times]."""
+    return [[truth, read, count] for (truth, read), count in _ranked(found)[:KEPT]]
+
+
+def confusions_from_json(rows: Iterable[tuple[str, str, int]]) -> Confusions:
+    """
+    >>> confusions_from_json(confusions_as_json(confusions([("aus", "as")])))
+    Counter({('u', ''): 1})
+    """
+    return Counter({(truth, read): count for truth, read, count in rows})
+
+
+def _ranked(found: Confusions) -> list[tuple[tuple[str, str], int]]:
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+
+
 def confusion_table(found: Confusions, rows: int = 20) -> str:
     """The most frequent confusions as a Markdown table, the others as a sum."""
     if not found:
         return "No errors."
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    ranked = _ranked(found)
     lines = ["| in the truth | read | times |", "|---|---|---|"]
     lines += [f"| {_shown(truth)} | {_shown(read)} | {count} |" for (truth, read), count in ranked[:rows]]
     rest = ranked[rows:]

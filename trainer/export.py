@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,24 @@ import tensorflow as tf
 from ocr_model.alphabet import Alphabet
 from ocr_model.bundle import (
     CARD,
-    CHECKSUMS,
     FORMAT,
     NORMALISATION,
     VERSION,
     Bundle,
+    differing_files,
     load_bundle,
+    read_checksums,
     read_config,
     write_checksums,
 )
-from ocr_model.errors import BadInput
+from ocr_model.errors import BadInput, BadModel
 from ocr_model.finder import FinderConfig, build_finder, readable
 from ocr_model.layers import folded
 from ocr_model.line_images import LINE_HEIGHT_PX
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
 from ocr_model.self_check import FOLDER as SELF_CHECK
 from ocr_model.self_check import self_check, write_self_check
+from trainer.card import SIZES_HEADING
 from trainer.synthesis.fonts import FontCase, find_fonts
 from trainer.synthesis.lines import sample_lines
 from trainer.synthesis.text import TextSource
@@ -119,12 +121,34 @@ def save_network(served: ServedNetwork, name: str, folder: Path) -> None:
     (folder / "fingerprint.pb").unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class TrainedRecogniser:
+    """Weights of a run, the network that they are of, and its alphabet."""
+
+    weights: Path
+    network: RecogniserConfig
+    alphabet: Alphabet
+
+    def served(self) -> ServedNetwork:
+        spec = tf.TensorSpec((None, LINE_HEIGHT_PX, None, 1), tf.uint8, name="lines")
+        return ServedNetwork(lambda: build_recogniser(self.network), self.weights, classes_and_confidences, spec)
+
+
+@dataclass(frozen=True)
+class TrainedFinder:
+    """Weights of a run, and the network that they are of."""
+
+    weights: Path
+    network: FinderConfig
+
+    def served(self) -> ServedNetwork:
+        spec = tf.TensorSpec((1, None, None, 1), tf.uint8, name="page")
+        return ServedNetwork(lambda: build_finder(self.network), self.weights, readable, spec)
+
+
 def export_bundle(
-    recogniser_weights: Path,
-    recogniser: RecogniserConfig,
-    finder_weights: Path,
-    finder: FinderConfig,
-    alphabet: Alphabet,
+    recogniser: TrainedRecogniser | Path,
+    finder: TrainedFinder | Path,
     about: Mapping[str, Any],
     card: str,
     output: Path,
@@ -133,57 +157,50 @@ def export_bundle(
     """Writes a bundle beside `output`, loads it, compares it with the networks it came from, then moves it there.
 
     Args:
-        about: further values for config.json (training configuration, seeds, `calibration`).
+        recogniser, finder: what was trained, or a bundle whose network is taken as it is. A bundle's calibration goes
+            with its recogniser.
+        about: further values for config.json (training configuration, seeds).
         card: text of MODEL_CARD.md; sizes and latency are added to it.
         check_lines: strips with their texts for the self-check; None draws some.
 
     Raises:
+        BadModel, BadInput: a folder is no bundle, is damaged, or does not tell the sizes of its recogniser.
         ValueError: what was written does not behave like what was trained.
     """
-    reading = served_recogniser(recogniser, recogniser_weights)
-    page_spec = tf.TensorSpec((1, None, None, 1), tf.uint8, name="page")
-    finding = ServedNetwork(lambda: build_finder(finder), finder_weights, readable, page_spec)
+    for source in (recogniser, finder):
+        if isinstance(source, Path):
+            check_whole(source)
     with written_beside(output) as folder:
-        save_network(reading, "read_lines", folder / "recogniser")
-        save_network(finding, "find_lines", folder / "finder")
-        write_descriptions(folder, recogniser, alphabet, about)
+        reading = finding = None
+        if isinstance(recogniser, TrainedRecogniser):
+            reading = recogniser.served()
+            save_network(reading, "read_lines", folder / "recogniser")
+        else:
+            shutil.copytree(recogniser / "recogniser", folder / "recogniser")
+        if isinstance(finder, TrainedFinder):
+            finding = finder.served()
+            save_network(finding, "find_lines", folder / "finder")
+        else:
+            shutil.copytree(finder / "finder", folder / "finder")
+        alphabet = write_descriptions(folder, recogniser, finder, about)
         exported = load_bundle(folder, "float32")
-        _compare_recogniser(exported, reading)
-        _compare_finder(exported, finding)
+        if reading is not None:
+            _compare_recogniser(exported, reading)
+        if finding is not None:
+            _compare_finder(exported, finding)
         seal(exported, card, check_lines or draw_check_lines(alphabet))
 
 
-def export_recogniser(
-    weights: Path,
-    recogniser: RecogniserConfig,
-    alphabet: Alphabet,
-    finder_of: Path,
-    about: Mapping[str, Any],
-    card: str,
-    output: Path,
-    check_lines: CheckLines | None = None,
-) -> None:
-    """As `export_bundle`, with the finder of another bundle: what fine-tuning makes.
-
-    Args:
-        finder_of: folder of the bundle that the finder is taken from, unchanged.
-
+def check_whole(bundle: Path) -> None:
+    """
     Raises:
-        ValueError: what was written does not behave like what was trained.
+        BadModel: the folder is no bundle, or a file that decides what it reads differs from its checksum.
     """
-    reading = served_recogniser(recogniser, weights)
-    with written_beside(output) as folder:
-        save_network(reading, "read_lines", folder / "recogniser")
-        shutil.copytree(finder_of / "finder", folder / "finder")
-        write_descriptions(folder, recogniser, alphabet, about)
-        exported = load_bundle(folder, "float32")
-        _compare_recogniser(exported, reading)
-        seal(exported, card, check_lines or draw_check_lines(alphabet))
-
-
-def served_recogniser(recogniser: RecogniserConfig, weights: Path) -> ServedNetwork:
-    line_spec = tf.TensorSpec((None, LINE_HEIGHT_PX, None, 1), tf.uint8, name="lines")
-    return ServedNetwork(lambda: build_recogniser(recogniser), weights, classes_and_confidences, line_spec)
+    read_config(bundle)
+    if read_checksums(bundle) and (
+        wrong := [line for line in differing_files(bundle) if not line.startswith(CARD + " ")]
+    ):
+        raise BadModel(f"{bundle}: {', '.join(wrong)}", "take a complete bundle")
 
 
 @contextmanager
@@ -202,32 +219,38 @@ def written_beside(output: Path) -> Iterator[Path]:
 
 
 def write_descriptions(
-    folder: Path, recogniser: RecogniserConfig, alphabet: Alphabet, about: Mapping[str, Any]
-) -> None:
-    """Writes alphabet.json and config.json."""
-    alphabet.save(folder / "alphabet.json")
+    folder: Path, recogniser: TrainedRecogniser | Path, finder: TrainedFinder | Path, about: Mapping[str, Any]
+) -> Alphabet:
+    """Writes alphabet.json and config.json; returns the alphabet."""
+    calibration = None
+    if isinstance(recogniser, Path):
+        known = read_config(recogniser)
+        calibration = known.get("calibration")
+        recogniser = TrainedRecogniser(
+            recogniser, recogniser_config(known), Alphabet.load(recogniser / "alphabet.json")
+        )
+    recogniser.alphabet.save(folder / "alphabet.json")
     config = {
         "format": FORMAT,
         "version": VERSION,
-        "recogniser": describe_recogniser(recogniser),
-        "calibration": None,
+        "recogniser": {
+            "classes": recogniser.network.classes,
+            "line_height_px": LINE_HEIGHT_PX,
+            "normalisation": NORMALISATION,
+            "network": asdict(recogniser.network),
+        },
+        "finder": {"network": asdict(finder.network) if isinstance(finder, TrainedFinder) else _finder_sizes(finder)},
+        "calibration": calibration,
         **about,
     }
-    _write_config(folder, config)
-
-
-def describe_recogniser(recogniser: RecogniserConfig) -> dict[str, Any]:
-    """What config.json says of the recogniser: what it takes, and the sizes that a network is built from."""
-    return {
-        "classes": recogniser.classes,
-        "line_height_px": LINE_HEIGHT_PX,
-        "normalisation": NORMALISATION,
-        "network": asdict(recogniser),
-    }
-
-
-def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
+    return recogniser.alphabet
+
+
+def _finder_sizes(bundle: Path) -> Any:
+    """Sizes of a bundle's finder for the record; None where it does not tell them."""
+    config = read_config(bundle)
+    return (config.get("finder") or config.get("training", {}).get("finder") or {}).get("network")
 
 
 def seal(exported: Bundle, card: str, check_lines: CheckLines) -> None:
@@ -246,23 +269,6 @@ def seal(exported: Bundle, card: str, check_lines: CheckLines) -> None:
     if problems:
         raise ValueError(f"{folder}: float32 and {served.precision} differ: {'; '.join(problems)}")
     (folder / CARD).write_text(f"{card.rstrip()}\n\n{size_and_latency(served)}", encoding="utf-8")
-    write_checksums(folder)
-
-
-def complete(folder: Path, check_lines: CheckLines) -> None:
-    """Gives a bundle of an earlier version what it lacks: the recogniser's description, self-check and checksums.
-
-    Networks, alphabet and card stay as they are, so it reads the same.
-
-    Raises:
-        BadModel: the folder is no bundle.
-    """
-    config = read_config(folder)
-    described = {"recogniser": describe_recogniser(recogniser_config(config)), "calibration": config.get("calibration")}
-    (folder / CHECKSUMS).unlink(missing_ok=True)
-    _write_config(folder, {**config, **described})
-    shutil.rmtree(folder / SELF_CHECK, ignore_errors=True)
-    write_self_check(load_bundle(folder, "float32"), check_lines, folder / SELF_CHECK)
     write_checksums(folder)
 
 
@@ -322,7 +328,7 @@ def size_and_latency(bundle: Bundle) -> str:
     page_ms = 1000 * _seconds(lambda: bundle.find_lines(page))
     weights = ", ".join(f"{part} {_bytes_of(bundle.path / part) / 1e6:.1f} MB" for part in ("finder", "recogniser"))
     return (
-        "## Size and latency\n\n"
+        f"{SIZES_HEADING}\n\n"
         f"{weights}. At export, in {bundle.precision} with all cores of that machine: {line_ms:.1f} ms to read a line "
         f"of {LATENCY_WIDTH_PX} px in a batch of {len(lines)}, {page_ms:.0f} ms to find the lines of a page of "
         "768 x 1024 px (best of five).\n"

@@ -162,6 +162,6 @@ def train_finder(
             "pages": len(learnt),
             "validation_pages": len(held_out),
         },
-        found_lines(held_out),
+        pictures=found_lines(held_out),
     )
     return train(learning, config.loop, output, replace(ways, precision=config.policy))

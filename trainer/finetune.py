@@ -27,7 +27,7 @@ from ocr_model.self_check import character_error_rate, read_line_images
 from trainer.card import FineTuned, finetuned_card
 from trainer.collection import Collection, as_cut, load_folder, load_records
 from trainer.confusions import Confusions, confusions
-from trainer.export import export_recogniser
+from trainer.export import TrainedRecogniser, export_bundle
 from trainer.line_data import RealLine, draw_real
 from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
 from trainer.losses import CtcLoss
@@ -170,12 +170,11 @@ def finetune(config: FineTuning, output: Path, ways: Ways = Ways(), data_note: s
         wall_seconds=spent[0],
         cpu_seconds=spent[1],
     )
-    export_recogniser(
-        output / "best.weights.h5",
-        start.config,
-        start.alphabet,
+    training = {**bundle.config.get("training", {}), "finetuning": described(config) | {"start": bundle.digest}}
+    export_bundle(
+        TrainedRecogniser(output / "best.weights.h5", start.config, start.alphabet),
         bundle.path,
-        {"training": {**bundle.config.get("training", {}), "finetuning": described(config) | {"start": bundle.digest}}},
+        {"training": training},
         finetuned_card(facts, data_note),
         output / BUNDLE,
     )

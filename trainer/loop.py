@@ -95,6 +95,7 @@ class Learning:
         validate: figures of a model, with the averaged weights in place.
         minimise: the figure that decides what "best" is; lower is better.
         about: written into config.json with the configuration of the loop.
+        findings: what the last validation found beside its figures, plain JSON values; kept with the best weights.
         pictures: examples with what the model makes of them, for TensorBoard.
         rate_of: path of a variable → factor of its learning rate.
     """
@@ -105,6 +106,7 @@ class Learning:
     validate: Callable[[keras.Model], dict[str, float]]
     minimise: str
     about: Mapping[str, Any] = field(default_factory=dict)
+    findings: Callable[[], Any] | None = None
     pictures: Callable[[keras.Model], list[tuple[str, np.ndarray]]] | None = None
     rate_of: Callable[[str], float] | None = None
 
@@ -421,6 +423,8 @@ class _Run:
         progress.validated = progress.step
         if not progress.best or figures[self.learning.minimise] <= progress.best[self.learning.minimise]:
             self.run.save_weights(self.model, self.run.best)
+            if self.learning.findings:
+                self.run.save_findings(self.learning.findings())
             progress.best, progress.waited = {"step": float(progress.step), **figures}, 0
         else:
             progress.waited += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import tensorflow as tf
 from ocr_model.errors import BadInput
 from trainer.checkpoints import Checkpoints, write_atomically, write_text
 
+FINDINGS = "best.json"
 PACKAGES = ("pagemill", "tensorflow", "keras", "numpy", "opencv-python-headless")
 
 
@@ -26,7 +28,8 @@ class RunFolder:
     """Where a run keeps its files.
 
     `config.json`: all that decides the run; `environment.json`: versions, hardware, commit; `metrics.jsonl`: a row a
-    validation; `steps.jsonl`: a row a step; `tensorboard/`; `checkpoints/`; `best.weights.h5`: averaged weights.
+    validation; `steps.jsonl`: a row a step; `tensorboard/`; `checkpoints/`; `best.weights.h5`: averaged weights;
+    `best.json`: what their validation found beside its figures.
 
     Args:
         writes: False for workers that leave the files to the chief.
@@ -121,6 +124,15 @@ class RunFolder:
         if self.writes:
             write_atomically(path, model.save_weights)
 
+    def save_findings(self, findings: Any) -> None:
+        """Writes what belongs to the best weights.
+
+        Raises:
+            CannotWrite: what was there is there as before.
+        """
+        if self.writes:
+            write_text(self.path / FINDINGS, json.dumps(findings, ensure_ascii=False) + "\n")
+
 
 def _shown_as(plugin: str) -> Any:
     """What tells TensorBoard how to show a tensor; `tf.summary.scalar` says the same, and needs TensorBoard for it."""
@@ -144,14 +156,13 @@ def _step_of(row: str) -> float:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """What differs between two JSON values, with both values.
+    """What differs between two JSON values, with both values. What an older version did not write does not count.
 
-    >>> differences({"loop": {"seed": 1}, "a": 2}, {"loop": {"seed": 3}, "a": 2})
+    >>> differences({"loop": {"seed": 1}, "a": 2}, {"loop": {"seed": 3}, "a": 2, "b": 4})
     ['loop.seed 1, now 3']
     """
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{name}.{k}" if name else k)]
+        return [d for k in old for d in differences(old.get(k), new.get(k), f"{name}.{k}" if name else k)]
     return [] if old == new else [f"{name} {json.dumps(old)}, now {json.dumps(new)}"]
 
 
@@ -164,8 +175,31 @@ def environment(strategy: tf.distribute.Strategy) -> dict[str, Any]:
         "strategy": type(strategy).__name__,
         "replicas": strategy.num_replicas_in_sync,
         "devices": sorted({d.device_type for d in tf.config.list_logical_devices()}),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
         "commit": commit(Path(__file__).parent),
     }
+
+
+def _processor() -> str:
+    """What Linux calls the processor; elsewhere the architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.machine()
+    named = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def hardware_of(environment: Mapping[str, Any]) -> str:
+    """A few words on what a run ran on, from `environment`.
+
+    >>> hardware_of({"platform": "Linux x86_64", "replicas": 2, "devices": ["CPU"], "processor": "Any", "cores": 4})
+    'Linux x86_64, Any, 4 cores, 2 x CPU'
+    """
+    cores = f"{environment.get('processor')}, {environment.get('cores')} cores"
+    devices = f"{environment.get('replicas')} x {', '.join(environment.get('devices') or [])}"
+    return f"{environment.get('platform')}, {cores}, {devices}"
 
 
 def _version(package: str) -> str | None:

@@ -17,14 +17,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ocr_model.alphabet import Alphabet
-from ocr_model.bundle import Bundle, differing_files, load_bundle
+from ocr_model.bundle import CHECKSUMS, Bundle, load_bundle, read_checksums
 from ocr_model.errors import BadInput, BadModel
 from ocr_model.layers import WeightStandardisedConv2D
 from ocr_model.line_images import LINE_HEIGHT_PX
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
 from ocr_model.self_check import FOLDER as SELF_CHECK
 from ocr_model.self_check import character_error_rate, read_line_images, self_check
-from trainer.export import classes_and_confidences, recogniser_config
+from trainer.export import check_whole, classes_and_confidences, recogniser_config
 
 Grey = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
@@ -184,9 +184,9 @@ def sound_bundle(path: Path | None, precision: str = "auto") -> Bundle:
             self-check, or does not pass it. The message names which.
     """
     bundle = load_bundle(path, precision)
-    wrong = [line for line in differing_files(bundle.path) if not line.startswith("MODEL_CARD.md ")]
-    if wrong:
-        raise BadModel(f"{bundle.path}: {', '.join(wrong)}", "take a complete bundle")
+    if not read_checksums(bundle.path):
+        raise BadModel(f"{bundle.path} has no {CHECKSUMS}", "export it again: pagemill export --help tells how")
+    check_whole(bundle.path)
     problems = self_check(bundle, bundle.path / SELF_CHECK)
     if problems:
         raise BadModel(

@@ -1,15 +1,18 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ocr_model.alphabet import Alphabet
-from ocr_model.bundle import bundle_digest, load_bundle, read_config
+from ocr_model.bundle import bundle_digest, differing_files, load_bundle, read_config
 from ocr_model.errors import BadArgument, BadModel
 from ocr_model.finder import FinderConfig, build_finder
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
-from trainer.export import export_bundle
+from pipelines.cli import main
+from pipelines.commands.models import bundle_problems
+from trainer.export import TrainedFinder, TrainedRecogniser, export_bundle
 
 AB = Alphabet(" ab")
 RECOGNISER = RecogniserConfig(AB.classes, (2, 2, 3, 3), 4, 2)
@@ -21,16 +24,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     build_recogniser(RECOGNISER).save_weights(folder / "r.weights.h5")
     build_finder(FINDER).save_weights(folder / "f.weights.h5")
-    export_bundle(
-        folder / "r.weights.h5",
-        RECOGNISER,
-        folder / "f.weights.h5",
-        FINDER,
-        AB,
-        {"seed": 1},
-        "a card",
-        folder / "bundle",
-    )
+    recogniser = TrainedRecogniser(folder / "r.weights.h5", RECOGNISER, AB)
+    finder = TrainedFinder(folder / "f.weights.h5", FINDER)
+    export_bundle(recogniser, finder, {"seed": 1}, "a card", folder / "bundle")
     return folder / "bundle"
 
 
@@ -102,3 +98,49 @@ def test_a_bundle_without_its_networks_is_refused(bundle: Path, tmp_path: Path) 
         (tmp_path / name).write_text((bundle / name).read_text())
     with pytest.raises(BadModel, match="no network"):
         load_bundle(tmp_path)
+
+
+# ---- networks of bundles
+
+
+def test_a_network_is_taken_from_a_bundle_as_it_is(bundle: Path, tmp_path: Path) -> None:
+    trained = TrainedRecogniser(bundle.parent / "r.weights.h5", RECOGNISER, AB)
+    lines = [(np.full((40, 64), 255, np.uint8), "a")]
+    export_bundle(trained, bundle, {}, "a card", tmp_path / "new", lines)
+    assert bundle_digest(tmp_path / "new" / "finder") == bundle_digest(bundle / "finder")
+    assert differing_files(tmp_path / "new") == []
+    assert read_config(tmp_path / "new")["finder"]["network"]["filters"] == [2, 3, 4, 5]
+
+
+def test_a_copy_keeps_calibration_card_and_reading_and_gains_what_is_new(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(bundle, old)
+    shutil.rmtree(old / "self_check")
+    (old / "SHA256SUMS").unlink()
+    config = json.loads((old / "config.json").read_text())
+    config["calibration"] = {"kind": "table", "confidence": [0, 1], "probability": [0.5, 0.9]}
+    (old / "config.json").write_text(json.dumps(config))
+    words = ["export", "--recogniser", str(old), "--finder", str(old), "--output", str(tmp_path / "new")]
+    assert main(words) == 0
+    assert "MB), read back and compared" in capsys.readouterr().out
+    assert bundle_problems(tmp_path / "new", fast=False) == []
+    assert read_config(tmp_path / "new")["calibration"] == config["calibration"]
+    card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    assert card.startswith("a card") and card.count("## Size and latency") == 1
+
+
+def test_two_bundles_need_a_data_note(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", "--recogniser", str(bundle), "--finder", "default", "--output", str(tmp_path / "new")]
+    assert main(words) == 1
+    assert "--data-note" in capsys.readouterr().err
+
+
+def test_a_damaged_bundle_gives_no_network(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "damaged")
+    (tmp_path / "damaged" / "finder" / "saved_model.pb").write_bytes(b"")
+    trained = TrainedRecogniser(bundle.parent / "r.weights.h5", RECOGNISER, AB)
+    with pytest.raises(BadModel, match=r"finder/saved_model\.pb differs"):
+        export_bundle(trained, tmp_path / "damaged", {}, "a card", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
