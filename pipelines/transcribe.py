@@ -589,13 +589,11 @@ def retry(options: TranscribeOptions, reasons: Sequence[str] = (), beam_flags: S
     """Takes up the dead letters of an output folder, in its own formats, and completes the outputs.
 
     Args:
-        options: how pages are read now; inputs, formats and layout are those of the run that wrote the folder.
+        options: as `as_begun` gives them, with what is to be otherwise now.
 
     Raises:
-        BadInput: this is no output folder.
         NothingToDo: there is no such dead letter.
     """
-    options = as_begun(options)
     with locked(options.output):
         ledger.forget_run(options.output)
         run = replace(run_options(options, bundle_digests(options.routing.bundles())), retry=Retry(tuple(reasons)))
@@ -615,26 +613,33 @@ def retry(options: TranscribeOptions, reasons: Sequence[str] = (), beam_flags: S
     return report
 
 
-def as_begun(options: TranscribeOptions) -> TranscribeOptions:
-    """The options with inputs, formats and layout of the last run of the output folder.
+def as_begun(output: str) -> TranscribeOptions:
+    """The options of the last run of an output folder.
 
     Raises:
         BadInput: there was none.
     """
-    read_corpus(options.output)
-    begun = last_run(options.output).get("options")
+    read_corpus(output)
+    begun = last_run(output).get("options")
     if begun is None:
-        raise BadInput(f"{options.output} has no record of a run", "run `pagemill transcribe` first")
-    return replace(
-        options,
-        inputs=tuple(begun["inputs"]),
-        formats=tuple(begun["formats"]),
-        layout=begun["layout"],
-        per_page=begun["per_page"],
-        whole_folders=begun["whole_folders"],
-        first_page=begun["first_page"],
-        last_page=begun["last_page"],
-    )
+        raise BadInput(f"{output} has no record of a run", "run `pagemill transcribe` first")
+    try:
+        routing, failures = begun["routing"], begun["max_failures"]
+        made = {
+            "output": output,
+            "inputs": tuple(begun["inputs"]),
+            "formats": tuple(begun["formats"]),
+            "routing": Routing(**{**routing, "rules": tuple(tuple(rule) for rule in routing["rules"])}),
+            "limits": Limits(**begun["limits"]),
+            "max_failures": None if failures is None else FailureLimit(**failures),
+            "run": "",
+            "watch": False,
+        }
+        return TranscribeOptions(**{**begun, **made})
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"the record of the last run of {output} is damaged: {error}", "run `pagemill transcribe`"
+        ) from error
 
 
 def dry_run(options: TranscribeOptions) -> str:

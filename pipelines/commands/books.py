@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
 
 from pipelines.commands.transcribe import (
     DEAD_LETTERS_LEFT,
+    READING,
     add_reading_arguments,
     check_reading,
+    reading_arguments,
     reading_options,
     with_workers,
 )
@@ -25,7 +29,9 @@ May be asked at any time and from anywhere, also while the job runs elsewhere.""
 RETRY_EXAMPLES = """examples:
   pagemill retry out                                  after the files were repaired
   pagemill retry out --reason timeout --timeout-s 600
-  pagemill retry out --model models/other"""
+  pagemill retry out --model models/other
+
+What is not said here is as in the run that is taken up: its model, resolution, limits, formats and so on."""
 VERIFY_EXAMPLES = """examples:
   pagemill verify out
   pagemill verify out --reopen && pagemill transcribe scans/ --output out
@@ -72,26 +78,34 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", action="append", metavar="NAME", help="only dead letters of this reason")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
     add_reading_arguments(parser)
+    parser.set_defaults(**dict.fromkeys(READING))  # not said: as in the run that is taken up
 
 
 def retry(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill retry`."""
     supervised = os.environ.get(SUPERVISED_RUN, "")
-    check_reading(arguments)
+    given = {name: value for name in READING if (value := getattr(arguments, name)) is not None}
+    check_reading(with_defaults(given))
     beam_flags = with_workers(arguments.workers, ())
     if not supervised:
         return supervise(list(argv), arguments.output, arguments.workers, max_attempts=3)
     die_with_parent()
     end_with_workers()
     from pipelines.report import report_text
-    from pipelines.transcribe import TranscribeOptions, retry
+    from pipelines.transcribe import as_begun, retry
 
-    options = TranscribeOptions(
-        inputs=(), output=arguments.output, run=supervised, watch=True, **reading_options(arguments)
-    )
-    report = retry(options, arguments.reason or (), beam_flags)
+    begun = as_begun(arguments.output)
+    read_as = reading_options(with_defaults(reading_arguments(begun) | given))
+    report = retry(replace(begun, run=supervised, watch=True, **read_as), arguments.reason or (), beam_flags)
     print(report_text(report))
     return DEAD_LETTERS_LEFT if report.counts.dead else 0
+
+
+def with_defaults(given: Mapping[str, Any]) -> argparse.Namespace:
+    """Arguments of `add_reading_arguments`, the given ones and the usual others."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_reading_arguments(parser)
+    return argparse.Namespace(**{**vars(parser.parse_args([])), **given})
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:

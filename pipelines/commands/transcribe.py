@@ -21,6 +21,19 @@ _DRY_RUN_SAMPLE = 16  # files
 
 _STARTED_S = time.monotonic()
 
+READING = (  # arguments of `add_reading_arguments`
+    "model",
+    "route",
+    "second_model",
+    "doubtful_below",
+    "single_line",
+    "dpi",
+    "max_megapixels",
+    "max_megabytes",
+    "timeout_s",
+    "decoder_megabytes",
+)
+
 EXAMPLES = """examples:
   pagemill transcribe scans/ --output out
   pagemill transcribe book.pdf 'letters/19*/*.tif' box7.zip --output out --format txt,alto,pdf
@@ -289,6 +302,23 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "timeout_s": arguments.timeout_s,
         "memory_bytes": round(arguments.decoder_megabytes * 2**20),
         "doubtful_below": arguments.doubtful_below,
+    }
+
+
+def reading_arguments(options: TranscribeOptions) -> dict[str, Any]:
+    """The arguments of `add_reading_arguments` that have these options: what `reading_options` takes back."""
+    routing, limits = options.routing, options.limits
+    return {
+        "model": routing.bundle,
+        "route": [f"{column}={value}:{bundle}" for column, value, bundle in routing.rules],
+        "second_model": routing.second,
+        "doubtful_below": options.doubtful_below,
+        "single_line": options.single_line,
+        "dpi": limits.pdf_dpi,
+        "max_megapixels": limits.max_pixels / 1e6,
+        "max_megabytes": limits.max_bytes / 2**20,
+        "timeout_s": options.timeout_s,
+        "decoder_megabytes": options.memory_bytes / 2**20,
     }
 
 

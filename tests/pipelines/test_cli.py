@@ -205,6 +205,22 @@ def test_books_of_a_folder_by_command(
     assert pagemill(capsys, *argv)[0] == 0 and pagemill(capsys, "verify", out)[0] == 0
 
 
+def test_retry_reads_as_the_run_did_unless_told_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unsupervised: None
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(b"Dear Sir,")
+    monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
+    out = str(tmp_path / "out")
+    argv = ["transcribe", str(tmp_path / "in"), "--output", out, "--single-line", "--max-megapixels", "0.0001"]
+    assert pagemill(capsys, *argv)[0] == DEAD_LETTERS_LEFT
+    (tmp_path / "in/a.png").write_bytes(scans.encoded(scans.picture(30, 30), "PNG"))
+    for run, flags, code in ("1", [], DEAD_LETTERS_LEFT), ("2", ["--max-megapixels", "1"], 0):
+        monkeypatch.setenv(SUPERVISED_RUN, run)
+        assert pagemill(capsys, "retry", out, *flags)[0] == code
+    assert (tmp_path / "out/txt/a.txt").read_text() == "line\n"
+
+
 def test_estimate_tells_pages_and_price(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ocr_model.bundle import DEFAULT_BUNDLE
 from ocr_model.errors import BadArgument, BadInput, BadModel, NothingToDo, PagemillError, TooManyFailures
+from ocr_model.images import Limits
 from pipelines import ledger
 from pipelines.corpus import SourceFile
 from pipelines.read_pages import PageReader
 from pipelines.report import Report
 from pipelines.routing import Routing
-from pipelines.transcribe import FailureLimit, TranscribeOptions, build, dry_run, prepare, retry, run
+from pipelines.transcribe import FailureLimit, TranscribeOptions, as_begun, build, dry_run, prepare, retry, run
 from pipelines.verify import verify_output
 from tests import scans
 from tests.pipelines.readers import SizeReader
@@ -24,6 +26,10 @@ from tests.pipelines.readers import SizeReader
 def options_for(root: Path, *formats: str, **changes: Any) -> TranscribeOptions:
     changes = {"inputs": (str(root / "in"),), "formats": formats or ("txt",), "load": SizeReader} | changes
     return TranscribeOptions(output=str(root / "out"), **changes)
+
+
+def retried(root: Path, *reasons: str) -> Report:
+    return retry(replace(as_begun(str(root / "out")), load=SizeReader), reasons)
 
 
 def put(root: Path, files: dict[str, bytes]) -> list[SourceFile]:
@@ -124,7 +130,7 @@ def test_retry_completes_what_was_repaired(tmp_path: Path) -> None:
     put(tmp_path, {"a.png": b"", "b.png": png(20, 20), "c.png": b"Dear Sir,"})
     run(options_for(tmp_path, "txt", "jsonl"))
     put(tmp_path, {"a.png": png(30, 30)})
-    report = retry(options_for(tmp_path))
+    report = retried(tmp_path)
     assert texts(tmp_path) == {"a.txt": "30x30\n", "b.txt": "20x20\n"}
     (letter,) = dead_letters(tmp_path)
     assert (Path(letter["path"]).name, letter["attempts"]) == ("c.png", 2)
@@ -132,9 +138,36 @@ def test_retry_completes_what_was_repaired(tmp_path: Path) -> None:
     assert verify_output(str(tmp_path / "out")).problems == ()
     put(tmp_path, {"c.png": png(40, 40)})
     with pytest.raises(NothingToDo):
-        retry(options_for(tmp_path), ["timeout"])
-    assert retry(options_for(tmp_path), ["not-an-image"]).counts.dead == 0
+        retried(tmp_path, "timeout")
+    assert retried(tmp_path, "not-an-image").counts.dead == 0
     assert (tmp_path / "out/jsonl/c.jsonl").exists() and dead_letters(tmp_path) == []
+
+
+def test_a_retry_begins_with_the_options_of_the_run(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": png(20, 20)})
+    options = options_for(
+        tmp_path,
+        "txt",
+        "tsv",
+        routing=Routing(rules=(("language", "fr", str(DEFAULT_BUNDLE)),), second_below=0.5),
+        single_line=True,
+        limits=Limits(pdf_dpi=150),
+        last_page=3,
+        max_failures=FailureLimit.parse("5%"),
+    )
+    run(options)
+    assert replace(as_begun(str(tmp_path / "out")), load=SizeReader) == options
+
+
+def test_record_of_a_run_that_is_damaged_is_told_by_a_retry(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": b""})
+    run(options_for(tmp_path))
+    (record,) = (tmp_path / "out/ledger/runs").iterdir()
+    value = json.loads(record.read_text())
+    del value["options"]["limits"]
+    record.write_text(json.dumps(value))
+    with pytest.raises(BadInput, match=r"record of the last run .* is damaged"):
+        as_begun(str(tmp_path / "out"))
 
 
 def test_retried_units_equal_those_that_never_failed(tmp_path: Path) -> None:
@@ -144,7 +177,7 @@ def test_retried_units_equal_those_that_never_failed(tmp_path: Path) -> None:
     put(tmp_path / "mended", pages | {"1.tif": pages["1.tif"][:50]})
     run(options_for(tmp_path / "mended", "txt", "jsonl", "parquet"))
     put(tmp_path / "mended", pages)
-    retry(options_for(tmp_path / "mended"))
+    retried(tmp_path / "mended")
     assert texts(tmp_path / "mended") == texts(tmp_path / "whole")
     parquet = sorted((tmp_path / "mended/out/parquet").iterdir())
     assert len(parquet) == 2 and "retry-1" in parquet[1].name
