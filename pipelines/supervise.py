@@ -32,7 +32,8 @@ def supervise(
 ) -> int:
     """Exit code of `pagemill` with these arguments, run in a child.
 
-    It is started again as long as units get done in between, and `max_attempts` + 1 times if not.
+    It is started again as long as units get done in between (for the first time or anew), and `max_attempts` + 1 times
+    if not.
 
     Args:
         output: the output folder, whose ledger tells what gets done.
@@ -46,7 +47,7 @@ def supervise(
         if code >= 0 and code != WORKER_LOST:
             return code
         now_done = _done(output)
-        left = max_attempts + 1 if now_done > done else left - 1
+        left = max_attempts + 1 if now_done != done else left - 1
         done = now_done
         cause = "a worker died" if code == WORKER_LOST else f"the job died of {signal.Signals(-code).name}"
         if left < 1:
@@ -91,11 +92,16 @@ def _forwarded(child: subprocess.Popen[bytes]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _done(output: str) -> int:
-    """Units that have an entry."""
-    from pipelines.ledger import entry_names
+def _done(output: str) -> object:
+    """What changes when a unit gets an entry, or another one in the place of the one that it had."""
+    from pipelines.ledger import UNITS, entry_names
+    from pipelines.streams import is_remote
 
-    return len(entry_names(output))
+    names = entry_names(output)
+    if is_remote(output):
+        return len(names)
+    written_ns = (os.stat(os.path.join(output, UNITS, f"{name}.json")).st_mtime_ns for name in names)
+    return len(names), max(written_ns, default=0)
 
 
 _KILLED = re.compile(r"Worker subprocess exited with return code (-\d+|1[3-9]\d)$")

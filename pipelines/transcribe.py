@@ -260,7 +260,9 @@ def prepare(options: TranscribeOptions) -> Planned:
     done = {name for name, entry in entries.items() if is_done(entry, options.on_change, run)}
     files = sum(reference.files for reference in references)
     left = [reference for reference in references if reference.name not in done]
-    run = replace(run, max_dead=options.max_failures.of(files) if options.max_failures else None)
+    if options.max_failures:
+        dead = sum(entry.counts.dead for name, entry in entries.items() if name in done)
+        run = replace(run, max_dead=options.max_failures.of(files), dead_before=dead)
     return Planned(run, files, len(references), sum(r.files for r in left), len(left), tuple(vanished))
 
 
@@ -288,6 +290,7 @@ def run_options(options: TranscribeOptions, digests: Mapping[str | None, str]) -
     model = digests[None] if set(digests) == {None} else ""
     if not model:
         roles = [(rule[0], rule[1], digests[rule[2]]) for rule in routing.rules]
+        roles += [("", "first", digests[routing.bundle]), ("", "second", digests.get(routing.second, ""))]
         model = digests[routing.bundle] if len(digests) == 1 else digest_of([sorted(digests.values()), roles])
     configuration = digest_of(options.configuration())
     return RunOptions(
@@ -571,7 +574,8 @@ def _run_pipeline(options: TranscribeOptions, planned: Planned, pipeline_options
 def _progress(tally_folder: str, planned: Planned) -> Progress:
     run = planned.options
     stop = partial(write_atomically, run.output, ledger.STOP, "too many dead letters\n")
-    return Progress(tally_folder, planned.open_files, sys.stderr, run.max_dead, stop)
+    max_dead = None if run.max_dead is None else run.max_dead - run.dead_before
+    return Progress(tally_folder, planned.open_files, sys.stderr, max_dead, stop)
 
 
 LOCAL_RUNNER = "FnApiRunner"

@@ -42,7 +42,8 @@ class RunOptions:
         digests: of the bundles.
         model, configuration: digests of all that the outputs depend on, for the ledger.
         max_attempts: at a unit in one run; after so many its pages become dead letters.
-        max_dead: dead letters of one worker that end the run; None: any number.
+        max_dead: dead letters that end the run, as far as one worker sees them; None: any number.
+        dead_before: dead letters of the units that were done before this run.
         watch: whether a reader that hangs kills its worker.
         retry: the run takes up dead letters of units that are done.
     """
@@ -59,6 +60,7 @@ class RunOptions:
     code_version: str = ""
     max_attempts: int = 3
     max_dead: float | None = None
+    dead_before: int = 0
     watch: bool = False
     retry: Retry | None = None
 
@@ -262,7 +264,7 @@ def _noted(outcomes: Iterable[Outcome], worker: Worker) -> Iterator[Outcome]:
     for outcome in outcomes:
         if isinstance(outcome, DeadPage):
             worker.dead += 1 + len(outcome.of.item.copies)
-            if options.max_dead is not None and worker.dead > options.max_dead:
+            if options.max_dead is not None and options.dead_before + worker.dead > options.max_dead:
                 raise TooManyFailures(f"over {options.max_dead:g} pages could not be read", ledger.AFTER_THE_LIMIT)
         worker.on_outcome(outcome)
         yield outcome

@@ -82,6 +82,20 @@ def test_child_that_always_dies_is_given_up(tmp_path: Path, capfd: pytest.Captur
     assert err.count("it is started again") == 2 and "again and again" in err
 
 
+def test_child_that_does_units_anew_is_started_again_as_long_as_they_get_done(tmp_path: Path) -> None:
+    units = tmp_path / "out/ledger/units"
+    units.mkdir(parents=True)
+    (units / "1.json").write_text("{}")
+    code = (
+        "import os, signal, sys; from pathlib import Path; units = Path(sys.argv[1]); count = units.parent / 'count'\n"
+        "n = int(count.read_text()) if count.exists() else 0; count.write_text(str(n + 1))\n"
+        "(units.parent / 'new').write_text(str(n)); os.replace(units.parent / 'new', units / '1.json')\n"
+        "n < 6 and os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert supervise([], str(tmp_path / "out"), 1, 2, [sys.executable, "-c", code, str(units)]) == 0
+    assert (tmp_path / "out/ledger/count").read_text() == "7"
+
+
 def test_exit_code_of_the_child_is_handed_on(tmp_path: Path) -> None:
     assert supervise([], str(tmp_path), 1, 3, [sys.executable, "-c", "raise SystemExit(6)"]) == 6
 

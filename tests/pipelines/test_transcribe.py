@@ -17,7 +17,17 @@ from pipelines.corpus import SourceFile
 from pipelines.read_pages import PageReader
 from pipelines.report import Report
 from pipelines.routing import Routing
-from pipelines.transcribe import FailureLimit, TranscribeOptions, as_begun, build, dry_run, prepare, retry, run
+from pipelines.transcribe import (
+    FailureLimit,
+    TranscribeOptions,
+    as_begun,
+    build,
+    dry_run,
+    prepare,
+    retry,
+    run,
+    run_options,
+)
 from pipelines.verify import verify_output
 from tests import scans
 from tests.pipelines.readers import SizeReader
@@ -282,6 +292,14 @@ def test_another_configuration_is_refused_with_both_digests(tmp_path: Path) -> N
         changed(tmp_path)
 
 
+def test_models_that_change_places_are_another_model() -> None:
+    def model(first: str, second: str) -> str:
+        options = TranscribeOptions(("in",), "out", routing=Routing(bundle=first, second=second))
+        return run_options(options, {"a": "1" * 64, "b": "2" * 64}).model
+
+    assert model("a", "b") != model("b", "a")
+
+
 def test_resume_keeps_what_was_done_otherwise(tmp_path: Path) -> None:
     report = changed(tmp_path, on_change="resume")
     assert len({entry.run for entry in report.entries.values()}) == 1
@@ -314,6 +332,17 @@ def test_failure_limit_stops_the_run_and_a_higher_one_finishes_it(tmp_path: Path
         run_unwrapped(options_for(tmp_path, copies=False, max_failures=FailureLimit.parse("2")))
     assert ledger.read_entries(str(tmp_path / "out"))[0] == {}
     assert run(options_for(tmp_path, copies=False, max_failures=FailureLimit.parse("20%"))).counts.dead == 3
+
+
+def test_failures_of_earlier_runs_count_against_the_limit(tmp_path: Path) -> None:
+    put(tmp_path, {f"{n}.png": b"x" for n in range(3)} | {"9.png": png(20, 20)})
+    run(options_for(tmp_path, copies=False))
+    put(tmp_path, {"4.png": b"x"} | {f"8{n}.png": png(20, 20) for n in range(3)})
+    limit = FailureLimit.parse("3")
+    with pytest.raises(TooManyFailures, match="over 3 pages"):
+        run_unwrapped(options_for(tmp_path, copies=False, max_failures=limit))
+    put(tmp_path, {"4.png": png(20, 20)})
+    assert run(options_for(tmp_path, copies=False, max_failures=limit)).counts.dead == 3
 
 
 def run_unwrapped(options: TranscribeOptions) -> Report:
