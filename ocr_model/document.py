@@ -158,16 +158,19 @@ class Region:
 
 
 def _beside(left: Line, right: Line) -> bool:
-    """Whether the second line goes on at the height of the first, after its end, in its own direction of reading."""
-    (x0, y0), (x1, y1) = left.baseline[0], left.baseline[-1]
+    """Whether the second line goes on at the height of the first, after its end, in its own direction of reading.
+
+    Judged by points to a tenth of a pixel, which is what is left of them in JSON: the text is to be the same there.
+    """
+    ((x0, y0), (x1, y1)), right_begin = _points((left.baseline[0], left.baseline[-1])), _points(right.baseline[:1])[0]
     length = max(math.hypot(x1 - x0, y1 - y0), 1e-6)
     along, across = (x1 - x0) / length, (y1 - y0) / length
 
     def height(line: Line) -> float:
-        offsets = [y * along - x * across for x, y in line.polygon]
+        offsets = [y * along - x * across for x, y in _points(line.polygon)]
         return max(offsets) - min(offsets)
 
-    gap_x, gap_y = right.baseline[0][0] - x1, right.baseline[0][1] - y1
+    gap_x, gap_y = right_begin[0] - x1, right_begin[1] - y1
     smaller = min(height(left), height(right))
     return gap_x * along + gap_y * across >= -0.25 * smaller and abs(gap_y * along - gap_x * across) < 0.4 * smaller
 

@@ -93,6 +93,12 @@ class _Course:
     def baseline_at(self, x: float) -> float:
         return float(np.interp(x, *self.baseline))
 
+    def begin_of(self, line: Line) -> float:
+        """Where another line begins, along this one."""
+        course = _course(line)
+        begin, _ = course.span(line.words[0])
+        return _turned(course.back(begin, course.baseline_at(begin)), (self.along, self.across))[0]
+
     def span(self, word: Word) -> tuple[float, float]:
         """Where the word begins, and its length: that of the slanting strip around which its box stands."""
         cosine, sine = abs(self.along), abs(self.across)
@@ -147,18 +153,24 @@ def text_layer(page: Page, points_per_pixel: float, codes: Codes) -> bytes:
     or a table's row.
     """
     rows = [[line for line in row if line.words] for region in page.regions for row in region.rows()]
-    lines = [_line(line, line is row[-1], page.height, points_per_pixel, codes) for row in rows for line in row]
+    pairs = [pair for row in rows for pair in zip(row, [*row[1:], None], strict=True)]
+    lines = [_line(line, after, page.height, points_per_pixel, codes) for line, after in pairs]
     return f"BT 3 Tr\n{''.join(lines)}ET\n".encode("ascii") if lines else b""
 
 
-def _line(line: Line, is_last: bool, page_height_px: int, scale: float, codes: Codes) -> str:
+def _line(line: Line, after: Line | None, page_height_px: int, scale: float, codes: Codes) -> str:
     """The operators of a line: where it begins, then each word with the space after it.
+
+    Args:
+        after: the cell beside it in a table's row, if there is one.
 
     Word and space are drawn by one operator: PDFium parts what stands alone in one.
     """
     course = _course(line)
     size = max(course.above * scale, 0.01)
-    spans = _parted([course.span(word) for word in line.words], _MIN_GAP * course.above)
+    spans = [course.span(word) for word in line.words]
+    end = [] if after is None else [(course.begin_of(after), 0.0)]
+    spans = _parted([*spans, *end], _MIN_GAP * course.above)[: len(spans)]
     origin_x, origin_y = spans[0][0], course.baseline_at(spans[0][0])
     x, y = course.back(origin_x, origin_y)
     along, across = number(course.along, 5), number(course.across, 5)
@@ -171,7 +183,7 @@ def _line(line: Line, is_last: bool, page_height_px: int, scale: float, codes: C
         if (word_x, word_y) != (last_x, last_y):
             parts.append(f"{number(word_x - last_x)} {number(word_y - last_y)} Td")
         last_x, last_y = word_x, word_y
-        text = word.text if is_last and n == len(spans) else f"{word.text} "
+        text = word.text if after is None and n == len(spans) else f"{word.text} "
         parts.append(f"{_stretch(length * scale, size, len(word.text))} Tz {codes.strings(text)}")
     return " ".join(parts) + "\n"
 

@@ -66,6 +66,21 @@ def test_cells_of_one_row_are_one_line_of_text() -> None:
     assert Region(lines, Box(0, 0, 130, 23)).text == "Bread\t2.40\nButter\t3.15"
 
 
+def test_text_of_a_page_is_the_same_after_json() -> None:
+    def cell(text: str, left: float, level: float) -> Line:
+        outline = ((left, 0.0), (left + 30, 0.0), (left + 30, 10.0))
+        return Line(
+            (Word(text, Box(0, 0, 1, 1), 1.0),), Box(0, 0, 1, 1), ((left, level), (left + 30, level)), outline, 1.0
+        )
+
+    pages = [
+        Page(100, 80, (Region((cell("a", 0, 8), cell("b", 40, 8 + 4 + step / 100)), Box(0, 0, 1, 1)),))
+        for step in range(-20, 20)
+    ]
+    assert {len(page.text.splitlines()) for page in pages} == {1, 2}
+    assert [page_from_json(page_to_json(page)).text for page in pages] == [page.text for page in pages]
+
+
 def test_page_confidence_weighs_words_by_their_characters() -> None:
     words = (Word("aaa", Box(0, 0, 1, 1), 1.0), Word("b", Box(0, 0, 1, 1), 0.0))
     line = Line(words, Box(0, 0, 1, 1), ((0, 1), (1, 1)), ((0, 0), (1, 0), (1, 1)), 0.5)

@@ -7,6 +7,7 @@ import subprocess
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -157,6 +158,21 @@ def test_cells_of_a_row_stay_apart() -> None:
     page = Page(800, 600, (Region(tuple(cells), Box(60, 60, 600, 300)),))
     assert page.text == "one two\tthree\nfour\t5\nsix\t7 or 8\nnine and ten\tXI"
     assert read_lines(written(page)) == as_pdfium(page)
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs poppler-utils")
+@pytest.mark.parametrize("gap", [4, 0, -6])
+def test_cells_without_a_gap_stay_apart(gap: int, tmp_path: Path) -> None:
+    left = line_at("1,500.1", 60, 60)
+    end = left.words[0].box.right
+    left = replace(left, baseline=(left.baseline[0], (end, left.baseline[1][1])))
+    right = line_at("1,550.7", end + gap, 60)
+    page = Page(800, 600, (Region((left, right), left.box.union(right.box)),))
+    assert page.text == "1,500.1\t1,550.7"
+    assert read_lines(written(page)) == as_pdfium(page)
+    (tmp_path / "page.pdf").write_bytes(written(page))
+    run = subprocess.run(["pdftotext", "-raw", tmp_path / "page.pdf", "-"], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == page.text.split()
 
 
 def test_words_without_a_gap_stay_apart() -> None:
