@@ -7,14 +7,15 @@ space there.
 from __future__ import annotations
 
 import string
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ocr_model.alphabet import ASCII, DEFAULT_ALPHABET
+from ocr_model.alphabet import ASCII, DEFAULT_ALPHABET, Alphabet
 from ocr_model.errors import BadInput
 from ocr_model.text import normalise_line
 
@@ -54,11 +55,16 @@ LEGAL = (
     "Fed. R. Civ. P. {n}", "Id. at {n}.", "See {n} F.3d {n}", "(emphasis added)", "PAGE {n} OF {n}",
     "Page {n} of {n}", "Document {n}", "Filed {d}",
 )  # fmt: skip
+ABBREVIATIONS = (
+    "e.g.", "i.e.", "viz.", "&c.", "etc.", "inst.", "ult.", "prox.", "cf.", "ibid.", "op. cit.", "vol.", "pp.", "p.",
+    "ff.", "No.", "Nos.", "Messrs.", "Esq.", "Bros.", "Co.", "Ltd.", "dept.", "approx.", "a/c", "c/o", "P.S.", "N.B.",
+    "A.D.", "B.C.", "a.m.", "p.m.", "z.B.", "d.h.", "usw.", "bzw.", "Nr.", "Dr.", "geb.", "M.", "Mme", "p. ex.",
+)  # fmt: skip
 
 
 def _letters(rng: Rng, pool: str, low: int, high: int) -> str:
     """`low` to `high` characters of the pool."""
-    return "".join(rng.choice(list(pool), int(rng.integers(low, high + 1))))
+    return "".join([pool[i] for i in rng.integers(len(pool), size=int(rng.integers(low, high + 1)))])
 
 
 def _choice(rng: Rng, options: Sequence[str]) -> str:
@@ -149,21 +155,55 @@ def code(rng: Rng) -> str:
     return forms[int(rng.integers(len(forms)))]()
 
 
+def abbreviation(rng: Rng) -> str:
+    """e.g., viz., vol. 3, z.B."""
+    text = _choice(rng, ABBREVIATIONS)
+    return f"{text} {int(rng.integers(1, 400))}" if rng.random() < 0.3 else text
+
+
 def leaders(rng: Rng) -> str:
     """A run of dots or dashes, as in a table of contents or a form."""
     unit = _choice(rng, (".", ".", ". ", "_", "-", "*", "=", "—"))
     return (unit * int(rng.integers(3, 24))).strip()
 
 
+KINDS = ("prose", "mixed", "heading", "table_row", "receipt", "address", "numbered", "scatter")
+_KINDS_UP_TO = np.cumsum((0.44, 0.12, 0.08, 0.08, 0.1, 0.06, 0.07, 0.05))
+_TRIES = 200  # at a line within the alphabet
+
+
+@dataclass(frozen=True)
+class DrawnText:
+    """A line's text and where it comes from: its kind, one of `KINDS`, and the files whose words are in it."""
+
+    text: str
+    kind: str
+    files: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class TextSource:
-    """Paragraphs to draw lines from, with their cumulative shares (the last is 1). There is at least one."""
+    """Paragraphs to draw lines from, with their cumulative shares (the last is 1). There is at least one.
+
+    Attributes:
+        files: names of the files; file_of: [paragraphs] int, which of them each paragraph is from. Both may be empty.
+        alphabet: what lines stay within.
+        unreadable: files that were left out, with the reason.
+        unknown: characters outside of the alphabet, in paragraphs that were left out for them.
+        left_out: how many paragraphs those are.
+    """
 
     paragraphs: tuple[str, ...]
     cumulative: npt.NDArray[np.float64]
+    files: tuple[str, ...] = ()
+    file_of: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    alphabet: Alphabet = DEFAULT_ALPHABET
+    unreadable: dict[str, str] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
 
     @classmethod
-    def load(cls, folder: Path | None) -> TextSource:
+    def load(cls, folder: Path | None, alphabet: Alphabet = DEFAULT_ALPHABET) -> TextSource:
         """All `.txt` files of a folder, a paragraph a line; the language is the part of the name before the first `_`.
 
         English has half of the draws, the other languages share the rest. Without a folder the word list of this
@@ -173,29 +213,62 @@ class TextSource:
             BadInput: the folder is missing or holds no usable text.
         """
         if folder is None:
-            return cls((" ".join(ITEMS + LABELS + MONTHS),), np.ones(1))
+            words = [w for w in ITEMS + LABELS + MONTHS if alphabet.covers(w)]
+            return cls((" ".join(words) or alphabet.characters.strip(),), np.ones(1), alphabet=alphabet)
         if not folder.is_dir():
             raise BadInput(f"no text folder {folder}", "name a folder of .txt files")
-        by_language: dict[str, list[str]] = {}
+        unreadable: dict[str, str] = {}
+        unknown: Counter[str] = Counter()
+        by_language: dict[str, list[tuple[str, int]]] = {}
+        files: list[str] = []
+        left_out = 0
         for path in sorted(folder.glob("*.txt")):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            kept = [p for p in map(normalise_line, text.splitlines()) if len(p) >= 2 and DEFAULT_ALPHABET.covers(p)]
-            by_language.setdefault(path.name.split("_", 1)[0], []).extend(kept)
+            try:
+                text = path.read_text(encoding="utf-8-sig")
+            except (OSError, UnicodeDecodeError) as error:
+                unreadable[path.name] = str(error)
+                continue
+            found = [p for p in map(normalise_line, text.splitlines()) if len(p) >= 2]
+            kept = [p for p in found if alphabet.covers(p)]
+            if len(kept) < len(found):
+                unknown.update(alphabet.unknown(found))
+                left_out += len(found) - len(kept)
+            by_language.setdefault(path.name.split("_", 1)[0], []).extend((p, len(files)) for p in kept)
+            files.append(path.name)
         if not any(by_language.values()):
-            raise BadInput(f"no usable text in {folder}", "put UTF-8 .txt files there, a paragraph a line")
-        share = dict.fromkeys(by_language, 1.0)
+            told = (
+                f"; {len(unreadable)} files cannot be read: {', '.join(sorted(unreadable)[:3])}" if unreadable else ""
+            )
+            outside = "".join(c for c, _ in unknown.most_common(20))
+            told += f"; outside of the alphabet: {outside}" if outside else ""
+            raise BadInput(f"no usable text in {folder}{told}", "put UTF-8 .txt files there, a paragraph a line")
+        share = {language: 1.0 for language, found in by_language.items() if found}
         if "en" in share and len(share) > 1:
             share = {language: 0.62 if language == "en" else 0.38 / (len(share) - 1) for language in share}
-        paragraphs, weights = [], []
-        for language, found in by_language.items():
-            size = sum(map(len, found))
-            paragraphs += found
-            weights += [share[language] * len(p) / size for p in found]
-        return cls(tuple(paragraphs), np.cumsum(weights) / np.sum(weights))
+        paragraphs, weights, file_of = [], [], []
+        for language in share:
+            size = sum(len(p) for p, _ in by_language[language])
+            paragraphs += [p for p, _ in by_language[language]]
+            file_of += [number for _, number in by_language[language]]
+            weights += [share[language] * len(p) / size for p, _ in by_language[language]]
+        return cls(
+            tuple(paragraphs),
+            np.cumsum(weights) / np.sum(weights),
+            tuple(files),
+            np.array(file_of, np.int32),
+            alphabet,
+            unreadable,
+            unknown,
+            left_out,
+        )
+
+    def _pick(self, rng: Rng) -> int:
+        """The number of a paragraph, of longer ones more often."""
+        return min(int(self.cumulative.searchsorted(rng.random())), len(self.paragraphs) - 1)
 
     def paragraph(self, rng: Rng) -> str:
         """A whole paragraph, longer ones more often."""
-        return self.paragraphs[min(int(np.searchsorted(self.cumulative, rng.random())), len(self.paragraphs) - 1)]
+        return self.paragraphs[self._pick(rng)]
 
     def words(self, rng: Rng, count: int) -> list[str]:
         """Up to `count` consecutive words of one paragraph."""
@@ -268,7 +341,7 @@ class TextSource:
     def address(self, rng: Rng, max_chars: int) -> str:
         """Names with initials, streets, places, opening and closing lines of letters."""
         name = " ".join(w.strip(string.punctuation).title() or "A" for w in self.words(rng, int(rng.integers(1, 3))))
-        initials = " ".join(f"{c}." for c in rng.choice(list(string.ascii_uppercase), int(rng.integers(1, 3))))
+        initials = " ".join(f"{c}." for c in _letters(rng, string.ascii_uppercase, 1, 2))
         forms = (
             f"{_choice(rng, ('Mr.', 'Mrs.', 'Dr.', 'M.', 'Herrn', 'Prof.', 'Messrs.', 'Hon.'))} {initials} {name}",
             f"{int(rng.integers(1, 2000))} {name} {_choice(rng, STREETS)}",
@@ -284,7 +357,7 @@ class TextSource:
         """Prose with dates, amounts, references and brackets in it."""
         words = self.prose(rng, max_chars).split()
         for _ in range(int(rng.integers(1, 4))):
-            piece = (date, amount, code)[int(rng.integers(3))](rng)
+            piece = (date, amount, code, abbreviation)[int(rng.integers(4))](rng)
             if rng.random() < 0.25:
                 pair = _choice(rng, ("()", "[]", "“”", '""', "‘’", "''", "«»", "„“", "<>", "{}"))
                 piece = f"{pair[0]}{piece}{pair[1]}"
@@ -312,45 +385,58 @@ class TextSource:
             text = text.replace("{n}", _letters(rng, string.digits, 1, 4), 1)
         return text.replace("{d}", date(rng))[:max_chars]
 
-    def scatter(self, rng: Rng, max_chars: int) -> str:
-        """Characters without sense, rare ones as often as common ones: what guarantees that the alphabet is covered."""
-        rare = rng.random() < 0.6
-        pool = DEFAULT_ALPHABET.characters if rare else ASCII
-        picked = "".join(rng.choice(list(pool), int(rng.integers(1, min(18, max_chars)))))
+    def scatter(self, rng: Rng, max_chars: int, must: str = "") -> str:
+        """Characters without sense, rare ones as often as common ones: what guarantees that the alphabet is covered.
+
+        Args:
+            must: characters that are in it, whatever else is drawn.
+        """
+        rare = bool(must) or rng.random() < 0.6
+        pool = self.alphabet.characters if rare else self._common
+        picked = _letters(rng, pool, 1, min(17, max_chars - 1))
         words = self.words(rng, int(rng.integers(0, 4)))
-        words.insert(int(rng.integers(len(words) + 1)), picked)
-        if rare and rng.random() < 0.7:  # accents where they stand in words
+        words.insert(int(rng.integers(len(words) + 1)), must + picked)
+        if rare and not must and rng.random() < 0.7:  # accents where they stand in words
             base = list(self.prose(rng, max_chars))
+            accents = self._uncommon
             for i in range(len(base)):
                 if base[i].isalpha() and rng.random() < 0.25:
-                    base[i] = str(rng.choice(list(DEFAULT_ALPHABET.characters[95:])))
+                    base[i] = accents[int(rng.integers(len(accents)))]
             return "".join(base)
-        return " ".join(words)[:max_chars]
+        text = " ".join(words)[:max_chars]
+        return text if must in text else must + picked
+
+    @property
+    def _common(self) -> str:
+        return ASCII if self.alphabet.characters.startswith(ASCII) else self.alphabet.characters
+
+    @property
+    def _uncommon(self) -> str:
+        return self.alphabet.characters[len(ASCII) :] if self._common == ASCII else self.alphabet.characters
 
     def line(self, rng: Rng, max_chars: int = 80) -> str:
-        """A line of any kind, NFC, within the default alphabet; tabs stand for wide gaps.
+        """A line of any kind, NFC, within the alphabet; tabs stand for wide gaps.
 
         Returns:
             1 to about `max_chars` characters, no space at either end.
         """
-        makers = (
-            self.prose,
-            self.mixed,
-            self.heading,
-            self.table_row,
-            self.receipt,
-            self.address,
-            self.numbered,
-            self.scatter,
-        )
-        shares = (0.44, 0.12, 0.08, 0.08, 0.1, 0.06, 0.07, 0.05)
-        maker = makers[int(rng.choice(len(makers), p=shares))]
-        text = self._restyled(rng, maker(rng, max_chars))
-        cells = [normalise_line(cell) for cell in text.split("\t")]
-        text = "\t".join(cell for cell in cells if cell)
-        if not text or not DEFAULT_ALPHABET.covers(text.replace("\t", " ")):
-            return self.line(rng, max_chars)
-        return text
+        return self.drawn(rng, max_chars).text
+
+    def drawn(self, rng: Rng, max_chars: int = 80, must: str = "") -> DrawnText:
+        """A line as `line` gives it, with its kind and the files that its words are from.
+
+        Args:
+            must: characters of the alphabet that are in it; it is then without sense.
+        """
+        traced = _Traced(**{**self.__dict__, "picked": []})
+        for _ in range(_TRIES):
+            kind = "scatter" if must else KINDS[int(_KINDS_UP_TO.searchsorted(rng.random() * _KINDS_UP_TO[-1]))]
+            text = traced.scatter(rng, max_chars, must) if must else getattr(traced, kind)(rng, max_chars)
+            text = _in_cells(text if must else self._restyled(rng, text))
+            if text and self.alphabet.covers(text.replace("\t", " ")) and all(c in text for c in must.strip()):
+                return DrawnText(text, kind, traced.taken())
+        text = "".join(c for c in traced.paragraph(rng) if self.alphabet.covers(c))[:max_chars].strip()
+        return DrawnText(text or self.alphabet.characters.strip()[:1], "prose", traced.taken())
 
     @staticmethod
     def _restyled(rng: Rng, text: str) -> str:
@@ -369,3 +455,35 @@ class TextSource:
         if rng.random() < 0.05:
             text = text.upper()
         return text
+
+
+@dataclass(frozen=True)
+class _Traced(TextSource):
+    """A source that remembers which paragraphs were picked."""
+
+    picked: list[int] = field(default_factory=list)
+
+    def _pick(self, rng: Rng) -> int:
+        number = super()._pick(rng)
+        self.picked.append(number)
+        return number
+
+    def taken(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.files[self.file_of[n]] for n in self.picked)) if self.files else ()
+
+
+def _in_cells(text: str) -> str:
+    cells = [normalise_line(cell) for cell in text.split("\t")]
+    return "\t".join(cell for cell in cells if cell)
+
+
+def with_long_s(text: str) -> str:
+    """The text as blackletter sets it: ſ for every s that is not the last letter of its word.
+
+    >>> with_long_s("Das Wasser ist süß")
+    'Das Waſſer iſt ſüß'
+    """
+    return "".join(
+        "ſ" if c == "s" and i + 1 < len(text) and text[i + 1].isalpha() and text[i - 1 : i] != "'" else c
+        for i, c in enumerate(text)
+    )
