@@ -240,6 +240,14 @@ class Reader:
                 (read[i],) = self._read_lines([image], [found[i]])
         return [self._assemble(*page) for page in zip(images, found, read, strict=True)]
 
+    def find(self, image: Grey) -> FoundPage:
+        """The lines of a page, [height, width] uint8, as `read` finds them before it reads them."""
+        return self._found(image)
+
+    def read_found(self, images: Sequence[Grey], found: Sequence[FoundPage]) -> list[Page]:
+        """Pages whose lines are known: these are read, none is looked for, and the order is theirs."""
+        return [self._assemble(*page) for page in zip(images, found, self._read_lines(images, found), strict=True)]
+
     def read_single_lines(self, images: Sequence[Grey]) -> list[Page]:
         """Pages of one line each: every image is taken as one line of text from edge to edge."""
         strips = [Strip(normalise_line_image(i), lambda x, y: (x, y), (i.shape[1], i.shape[0])) for i in images]

@@ -19,6 +19,7 @@ from ocr_model import errors
 from ocr_model.errors import BadArgument, PagemillError
 from pipelines.bench import BENCH_EXAMPLES, add_bench_arguments, bench
 from pipelines.commands import books, estimate, evaluate, ingest, inspect, models, train, transcribe
+from pipelines.commands import errors as error_causes
 from pipelines.config import words_of_config
 
 INTERRUPTED = 130
@@ -92,6 +93,13 @@ VERBS = (
     Verb("inspect", "look at records", inspect.add_arguments, inspect.run, inspect.EXAMPLES),
     Verb("evaluate", "compare text with the truth", evaluate.add_arguments, evaluate.run, evaluate.EXAMPLES),
     Verb("bench", "measure accuracy and cost on scans with truth", add_bench_arguments, bench, BENCH_EXAMPLES),
+    Verb(
+        "errors",
+        "tell where the errors on scans with truth come from",
+        error_causes.add_arguments,
+        error_causes.run,
+        error_causes.EXAMPLES,
+    ),
     Verb(
         "train", "train the recogniser or the line finder", train.add_train_arguments, train.train, train.TRAIN_EXAMPLES
     ),

@@ -74,9 +74,13 @@ def _scaled(record: Mapping[str, Any], scale: float) -> dict[str, Any]:
 
 def true_lines(image: np.ndarray, records: Sequence[Mapping[str, Any]]) -> list[TrueLine]:
     """The lines of a page, [H, W] uint8, from ground-truth records in its pixels."""
+    return [line for line in placed_lines(image, records) if line is not None]
+
+
+def placed_lines(image: np.ndarray, records: Sequence[Mapping[str, Any]]) -> list[TrueLine | None]:
+    """The line of each record of a page, [H, W] uint8; None where it is too small to have one."""
     slope = 0.0 if all(r.get("baseline") for r in records) else _slope(image, [r["bbox"] for r in records])
-    found = (_true_line(image, record, slope) for record in records)
-    return [line for line in found if line is not None]
+    return [_true_line(image, record, slope) for record in records]
 
 
 def _slope(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> float:
