@@ -126,32 +126,47 @@ def assemble_line(
 ) -> Line | None:
     """A line with its words and boxes in pixels of the image as given; None where nothing was read.
 
+    The line reaches from its first word to its last, however much longer the strip was.
+
     Args:
         baseline: in pixels of the image as given.
         page_size: its width and height.
     """
     words: list[Word] = []
+    spans: list[tuple[int, int]] = []  # of the words in the normalised strip
     strip_width, strip_height = strip.size
     scale_x = strip_width / strip.image.shape[1]
-    corners = (
-        (0.0, 0.0),
-        (float(strip_width), 0.0),
-        (float(strip_width), float(strip_height)),
-        (0.0, float(strip_height)),
-    )
-    polygon = tuple(strip.back(x, y) for x, y in corners)
-    box = Box.around(polygon).clipped(*page_size)
     for word in split_words(characters):
         left, right = _word_span(strip.image, word)
         points = [strip.back(x * scale_x, y) for x in (left, right) for y in (0.0, float(strip_height))]
         word_box = Box.around(points).clipped(*page_size)
         text = "".join(c.character for c in word[0])
         words.append(Word(text, word_box, float(np.mean([c.confidence for c in word[0]]))))
-        box = box.union(word_box)
+        spans.append((left, right))
     letters = [c.confidence for c in characters if c.character != " "]
     if not letters:
         return None
-    return Line(tuple(words), box, tuple(baseline), polygon, float(np.mean(letters)))
+    begin, end = min(left for left, _ in spans) * scale_x, max(right for _, right in spans) * scale_x
+    corners = ((begin, 0.0), (end, 0.0), (end, float(strip_height)), (begin, float(strip_height)))
+    polygon = tuple(strip.back(x, y) for x, y in corners)
+    box = Box.around(polygon).clipped(*page_size)
+    for word in words:
+        box = box.union(word.box)
+    part = part_of_polyline(baseline, begin / strip_width, end / strip_width)
+    return Line(tuple(words), box, part, polygon, float(np.mean(letters)))
+
+
+def part_of_polyline(points: Sequence[Point], begin: float, end: float) -> tuple[Point, ...]:
+    """The stretch of a line of points between two shares of the chord from its first point to its last.
+
+    >>> part_of_polyline([(0, 0), (4, 1), (8, 0)], 0.25, 1.0)
+    ((2.0, 0.5), (4.0, 1.0), (8.0, 0.0))
+    """
+    xy = np.asarray(points, np.float64)
+    chord = xy[-1] - xy[0]
+    at = (xy - xy[0]) @ chord / max(float(chord @ chord), 1e-9)
+    wanted = np.concatenate([[begin], at[(at > begin) & (at < end)], [end]])
+    return tuple((float(np.interp(t, at, xy[:, 0])), float(np.interp(t, at, xy[:, 1]))) for t in wanted)
 
 
 def is_text(text: str, confidence: float) -> bool:

@@ -79,7 +79,8 @@ class PageErrors:
         read: score of what the model made of the page.
         true_lines: score of the true lines, read by the model.
         true_text: score of the lines that were found, with the true text in them.
-        hits, found, true: boxes that match at an intersection over union of 0.5, and how many there are.
+        hits, found, true: boxes that match at an intersection over union of 0.5, and how many there are; see
+            `detected`.
     """
 
     source: str
@@ -267,12 +268,35 @@ def words_in_found_lines(truth: Sequence[TrueText], page: FoundPage) -> str:
     return "\n".join(rows)
 
 
-def text_box(line: Line) -> Box:
-    """The box around a line's words, without the room left at its ends."""
-    box = line.words[0].box
-    for word in line.words[1:]:
-        box = box.union(word.box)
-    return box
+def in_rows(boxes: Sequence[Box], by: Sequence[Box]) -> list[Box]:
+    """The boxes, those that lie side by side in one box of `by` put together: cells where the other side has rows.
+
+    >>> in_rows([Box(0, 0, 9, 9), Box(40, 1, 49, 9), Box(0, 30, 9, 39)], [Box(0, 0, 50, 10)])
+    [Box(left=0, top=0, right=49, bottom=9), Box(left=0, top=30, right=9, bottom=39)]
+    """
+    homes: dict[int, Box] = {}
+    alone = []
+    for box in boxes:
+        row = next((i for i, b in enumerate(by) if box.intersection_area(b) > 0.5 * box.area and _level(box, b)), None)
+        if row is None:
+            alone.append(box)
+        else:
+            homes[row] = homes[row].union(box) if row in homes else box
+    return [*homes.values(), *alone]
+
+
+def _level(a: Box, b: Box) -> bool:
+    """Whether the middle of each is within the height of the other."""
+    middles = (a.top + a.bottom) / 2, (b.top + b.bottom) / 2
+    return b.top <= middles[0] <= b.bottom and a.top <= middles[1] <= a.bottom
+
+
+def detected(found: Sequence[Box], truth: Sequence[Box]) -> tuple[int, int, int]:
+    """Boxes that match, found and true ones; where one side has a row and the other its cells, the cells are joined."""
+    from trainer.finder import matched
+
+    rows, true_rows = in_rows(found, truth), in_rows(truth, found)
+    return matched(rows, true_rows, IOU), len(rows), len(true_rows)
 
 
 def analysed(
@@ -290,8 +314,6 @@ def analysed(
         records: of `true_records`.
         fold_case: the truth has no case.
     """
-    from trainer.finder import matched
-
     truth = [true_text(record) for record in records]
     whole = "\n".join(line.text for line in truth)
     found = reader.find(image)
@@ -313,7 +335,7 @@ def analysed(
             lines.append(LineErrors(name, line.box, line.text, texts[i], causes))
     for stray in strays:
         lines.append(LineErrors(name, stray.box, "", stray.text, {"invented": len(plain(stray.text))}))
-    boxes = [text_box(line) for line in page.lines()]
+    boxes, true_boxes = [line.box for line in page.lines()], [line.box for line in truth]
     return PageErrors(
         source,
         name,
@@ -321,9 +343,7 @@ def analysed(
         score(whole, oracle.text, fold_case),
         score(whole, words_in_found_lines(truth, found), fold_case),
         tuple(lines),
-        matched(boxes, [line.box for line in truth], IOU),
-        len(boxes),
-        len(truth),
+        *detected(boxes, true_boxes),
     )
 
 
