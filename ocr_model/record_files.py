@@ -190,10 +190,15 @@ def read_records(folder: Path, kind: Kind, split: Split | None = None) -> Iterat
         BadInput: the manifest or a file cannot be used, or a file is not the one that was written.
     """
     for file in load_manifest(folder).select(kind, split):
-        yield from _checked(folder, file)
+        yield from read_file(folder, file)
 
 
-def _checked(folder: Path, file: RecordFile) -> Iterator[PageExample | LineExample]:
+def read_file(folder: Path, file: RecordFile) -> Iterator[PageExample | LineExample]:
+    """The examples of one file of a local folder, which is checked before any is given out.
+
+    Raises:
+        BadInput: it cannot be read, or is not the one that was written.
+    """
     name = str(folder / file.path)
     try:
         with open(name, "rb") as stream:

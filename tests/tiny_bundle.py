@@ -11,11 +11,18 @@ from pathlib import Path
 import cv2
 import keras
 import numpy as np
+import tensorflow as tf
 
 from ocr_model.alphabet import Alphabet
 from ocr_model.finder import FinderConfig, build_finder
+from ocr_model.line_images import normalise_line_image
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
 from trainer.export import TrainedFinder, TrainedRecogniser, export_bundle
+from trainer.line_data import make_batch
+from trainer.loop import LoopConfig, Step
+from trainer.losses import CtcLoss
+from trainer.optimiser import AdamW
+from trainer.recogniser import arrays
 
 AB = Alphabet(" ab")
 RECOGNISER = RecogniserConfig(AB.classes, (4, 4, 4, 8), 16, 1)
@@ -35,6 +42,27 @@ def tiny_bundle() -> Path:
     finder = TrainedFinder(folder / "f.weights.h5", FINDER)
     card = "# Model card\n\nA tiny one.\n"
     export_bundle(recogniser, finder, {"seed": 1}, card, folder / "bundle", lines)
+    return folder / "bundle"
+
+
+@functools.cache
+def reading_bundle() -> Path:
+    """The folder of a bundle that reads what `drawn` draws of the alphabet " ab". Not to be changed: copy it."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    keras.utils.set_random_seed(1)
+    config = RecogniserConfig(AB.classes, (8, 8, 8, 16), 32, 1)
+    model, rng = build_recogniser(config), np.random.default_rng(1)
+    texts = ["".join(rng.choice(["a", "b", "a", "b", " "], 4)).strip() or "a" for _ in range(24)]
+    batch = make_batch([(normalise_line_image(drawn(text)), AB.encode(text)) for text in texts], 128)
+    step = Step(tf.distribute.get_strategy(), model, AdamW(model, 0.0), CtcLoss(), LoopConfig(steps=1))
+    for _ in range(250):
+        loss = step([arrays(batch)], 5e-3, 0.9, 1.0, False).loss
+    assert loss < 0.3, loss
+    model.save_weights(folder / "r.weights.h5")
+    recogniser = TrainedRecogniser(folder / "r.weights.h5", config, AB)
+    lines = [(drawn(text), text) for text in ("ab a", "b ab", "aab")]
+    export_bundle(recogniser, tiny_bundle(), {"seed": 1}, "# Model card\n\nA tiny one.\n", folder / "bundle", lines)
     return folder / "bundle"
 
 

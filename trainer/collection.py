@@ -16,11 +16,29 @@ from ocr_model.examples import LineExample, is_validation
 from ocr_model.images import open_document
 from ocr_model.record_files import read_records
 from ocr_model.text import normalise_line
-from trainer.line_data import KEPT_HEIGHT_PX, RealLine
 
 Grey = npt.NDArray[np.uint8]
 
+KEPT_HEIGHT_PX = 52  # real lines are kept at most this high
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class RealLine:
+    """A line of a real scan with its truth.
+
+    Attributes:
+        image: [height, width] uint8, the line's box with some context.
+        margins: left, top, right, bottom of the line's box from the edges of the image, in pixels.
+        text: NFC, within the alphabet.
+        source: folder it comes from; document: what must not be split between training and validation.
+    """
+
+    image: Grey
+    margins: tuple[int, int, int, int]
+    text: str
+    source: str
+    document: str
 
 
 @dataclass(frozen=True)
@@ -115,22 +133,23 @@ def load_records(folder: Path, validation_share: float) -> Collection:
 def _in_records(folder: Path, skipped: Counter[str]) -> Iterator[_Found]:
     for example in read_records(folder, "line"):
         assert isinstance(example, LineExample)
-        reason = _unfit(example)
+        reason = unfit(example)
         if reason:
             skipped[reason] += 1
             continue
         origin = example.origin
-        line = RealLine(
-            example.image.decoded(),
-            example.margins,
-            normalise_line(example.text),
-            origin.language or "records",
-            origin.document,
-        )
-        yield _Found(line, f"{origin.name}#{origin.page}#{example.number}", origin.split)
+        yield _Found(line_of(example), f"{origin.name}#{origin.page}#{example.number}", origin.split)
 
 
-def _unfit(example: LineExample) -> str:
+def line_of(example: LineExample) -> RealLine:
+    """The line of a record as training keeps it."""
+    origin, text = example.origin, normalise_line(example.text)
+    source = origin.language or "records"
+    return shrunk(RealLine(example.image.decoded(), example.margins, text, source, origin.document))
+
+
+def unfit(example: LineExample) -> str:
+    """Why a record is neither for training nor for validation; empty where it is."""
     if example.origin.split == "test":
         return "kept for the test"
     if example.line.problem:
@@ -151,11 +170,11 @@ def _divided(found: list[_Found], skipped: Counter[str], share: float, folder: P
         held = [i == 0 for i in range(len(found))]
     if all(held):
         raise BadInput(f"one line with truth in {folder} is too few to learn from and to check on", expected)
-    training = tuple(_shrunk(f.line) for f, h in zip(found, held, strict=True) if not h)
+    training = tuple(shrunk(f.line) for f, h in zip(found, held, strict=True) if not h)
     return Collection(training, tuple(f.line for f, h in zip(found, held, strict=True) if h), skipped, by_line)
 
 
-def _shrunk(line: RealLine) -> RealLine:
+def shrunk(line: RealLine) -> RealLine:
     """The line at the height at which real lines are kept: training draws it anew at 40 px each time."""
     height = line.image.shape[0]
     scale = KEPT_HEIGHT_PX / max(1, height - line.margins[1] - line.margins[3])

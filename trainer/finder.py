@@ -12,12 +12,15 @@ import keras
 import numpy as np
 
 from ocr_model.document import Box
+from ocr_model.errors import BadInput
 from ocr_model.examples import is_validation
 from ocr_model.finder import FinderConfig, build_finder, maps_function
 from ocr_model.layout import LineFinder
+from ocr_model.record_files import MANIFEST
 from trainer.finder_samples import Place, SampleConfig, samples, stacked
 from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
 from trainer.losses import FinderLoss
+from trainer.page_records import record_pages
 from trainer.page_truth import TruePage, load_pages
 
 PREPARED_AREA_PX = 1.5e6
@@ -125,13 +128,33 @@ def found_lines(pages: Sequence[TruePage], count: int = 2) -> Callable[[keras.Mo
     return pictures
 
 
+def divided_pages(data: Path, validation_share: float) -> tuple[list[TruePage], list[TruePage]]:
+    """The pages of a folder, or of the records in it, for training and for validation, by document.
+
+    Raises:
+        BadInput: there is none for one of them, or the records cannot be used.
+    """
+    if (data / MANIFEST).exists():
+        learnt, held_out = record_pages(data, PREPARED_AREA_PX, validation_share)
+    else:
+        pages = load_pages(data, PREPARED_AREA_PX)
+        held_out = [page for page in pages if is_validation(page.document, validation_share)]
+        learnt = [page for page in pages if not is_validation(page.document, validation_share)]
+    if not learnt or not held_out:
+        raise BadInput(
+            f"{data} has {len(learnt)} pages with truth to learn from and {len(held_out)} to validate on",
+            "add pages of other documents, or give another --validation-share",
+        )
+    return learnt, held_out
+
+
 def train_finder(
     config: FinderTrainingConfig, data: Path, texts: Path | None, output: Path, ways: Ways = Ways()
 ) -> dict[str, float]:
     """Trains, or goes on with the run in `output`; see `trainer.run_folder.RunFolder` for what it leaves there.
 
     Args:
-        data: folder with `meta.json` and `SOURCE/pages`, see `trainer.page_truth.load_pages`.
+        data: folder with `meta.json` and `SOURCE/pages`, see `trainer.page_truth.load_pages`, or of page records.
         texts: folder of `.txt` files for the synthetic pages.
         ways: how it is done; the precision is the configuration's.
 
@@ -139,11 +162,10 @@ def train_finder(
         The best validation figures.
 
     Raises:
+        BadInput: no page to learn from or to validate on.
         PagemillError: as `trainer.loop.train`.
     """
-    pages = load_pages(data, PREPARED_AREA_PX)
-    held_out = [page for page in pages if is_validation(page.document, config.validation_share)]
-    learnt = [page for page in pages if not is_validation(page.document, config.validation_share)]
+    learnt, held_out = divided_pages(data, config.validation_share)
 
     def build() -> keras.Model:
         model = build_finder(config.network)

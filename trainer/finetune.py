@@ -25,6 +25,7 @@ from ocr_model.errors import BadArgument, BadInput
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, normalise_line_image
 from ocr_model.self_check import character_error_rate, read_line_images
 from trainer.card import FineTuned, finetuned_card
+from trainer.checkpoints import write_text
 from trainer.collection import Collection, as_cut, load_folder, load_records
 from trainer.confusions import Confusions, confusions
 from trainer.export import TrainedRecogniser, export_bundle
@@ -41,6 +42,7 @@ from trainer.start_model import (
     sound_bundle,
     start_from,
 )
+from trainer.strategy import is_chief, open_strategy
 from trainer.synthesis.fonts import FontCase, find_fonts
 from trainer.synthesis.lines import sample_lines
 from trainer.synthesis.text import TextSource
@@ -73,6 +75,7 @@ class FineTuning:
         validation_share: share of the documents of a folder that is kept for validation.
         batch_px: width of all lines of a batch together; max_width_px: wider lines are left out.
         precision: Keras dtype policy; None takes the one that the bundle is read in on this machine.
+        focal: gamma of the focal CTC loss, see `trainer.losses.CtcLoss`; 0 is the plain one.
         loop: how long and how fast.
     """
 
@@ -89,6 +92,7 @@ class FineTuning:
     batch_px: int = 12_000
     max_width_px: int = 2048
     precision: str | None = None
+    focal: float = 0.0
     loop: LoopConfig = field(default_factory=lambda: LOOP)
 
     def __post_init__(self) -> None:
@@ -112,12 +116,17 @@ class Outcome:
 
     Attributes:
         before, after: figures of the start model and of the best validation (`cer`, `cer_old`, `cer_SOURCE`).
-        bundle: the new bundle; None where no validation was better than the start model.
+        bundle: the new bundle; None where nothing was gained, and on workers that leave the files to the chief.
     """
 
     before: dict[str, float]
     after: dict[str, float]
     bundle: Path | None
+
+    @property
+    def gained(self) -> bool:
+        """Whether a validation was better than the start model."""
+        return self.after["cer"] < self.before["cer"]
 
 
 def finetune(config: FineTuning, output: Path, ways: Ways = Ways(), data_note: str = "") -> Outcome:
@@ -134,6 +143,8 @@ def finetune(config: FineTuning, output: Path, ways: Ways = Ways(), data_note: s
     """
     began = time.monotonic(), time.process_time()
     collection = load_collection(config)
+    strategy = open_strategy(ways.hardware)
+    writes = is_chief(strategy)
     bundle = sound_bundle(config.start)
     precision = config.precision or {"bfloat16": "mixed_bfloat16"}.get(bundle.precision, "float32")
     keras.mixed_precision.set_global_policy(precision)
@@ -142,12 +153,14 @@ def finetune(config: FineTuning, output: Path, ways: Ways = Ways(), data_note: s
     old = old_lines(config, start.alphabet)
     examination = Examination(collection.validation, old)
     before = examination.figures(as_bundle(start))
-    output.mkdir(parents=True, exist_ok=True)
-    (output / BEFORE).write_text(json.dumps(before) + "\n", encoding="utf-8")
+    if writes:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / BEFORE, json.dumps(before) + "\n")
     print("before", " ".join(f"{name} {value:.4f}" for name, value in before.items()), flush=True)
-    learning = learning_of(config, start, collection, examination)
-    after = train(learning, config.loop, output, replace(ways, precision=precision))
-    if after["cer"] >= before["cer"]:
+    dense = config.loop.jit or ways.hardware.strategy == "tpu"
+    learning = learning_of(config, start, collection, examination, CtcLoss(dense, config.focal))
+    after = train(learning, config.loop, output, replace(ways, precision=precision), strategy)
+    if after["cer"] >= before["cer"] or not writes:
         return Outcome(before, after, None)
     start.model.load_weights(output / "best.weights.h5")
     spent = time.monotonic() - began[0], time.process_time() - began[1]
@@ -264,7 +277,9 @@ class Examination:
 # ---- what is learnt, and how fast
 
 
-def learning_of(config: FineTuning, start: Start, collection: Collection, examination: Examination) -> Learning:
+def learning_of(
+    config: FineTuning, start: Start, collection: Collection, examination: Examination, loss: CtcLoss = CtcLoss()
+) -> Learning:
     """What `trainer.loop.train` takes. The network is built anew, in the scope of the loop's strategy."""
 
     rates: dict[str, float] = {}
@@ -293,7 +308,7 @@ def learning_of(config: FineTuning, start: Start, collection: Collection, examin
     }
     return Learning(
         build,
-        CtcLoss(),
+        loss,
         lambda place: batches(config, start.alphabet, collection.training, int(place or 0)),
         validate,
         "cer",

@@ -5,11 +5,13 @@ Processes without TensorFlow render and cut; the trainer takes finished batches 
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
+import math
 import multiprocessing
 import queue
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from ocr_model.errors import BadInput
 from ocr_model.examples import is_validation
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
 from ocr_model.text import normalise_line
+from trainer.collection import KEPT_HEIGHT_PX, RealLine, as_cut
+from trainer.record_lines import RecordLines, validation_records
 from trainer.synthesis.damage import as_jpeg
 from trainer.synthesis.fonts import FontCase, find_fonts
 from trainer.synthesis.lines import sample_lines, sample_non_text
@@ -31,26 +35,7 @@ from trainer.synthesis.text import TextSource
 Rng = np.random.Generator
 Grey = npt.NDArray[np.uint8]
 
-KEPT_HEIGHT_PX = 52  # real lines are kept at most this high
 CONTEXT = 0.35  # of the line's height, kept around it so that a crop can be drawn anew each time
-
-
-@dataclass(frozen=True)
-class RealLine:
-    """A line of a real scan with its truth.
-
-    Attributes:
-        image: [height, width] uint8, the line's box with some context.
-        margins: left, top, right, bottom of the line's box from the edges of the image, in pixels.
-        text: NFC, within the alphabet.
-        source: folder it comes from; document: what must not be split between training and validation.
-    """
-
-    image: Grey
-    margins: tuple[int, int, int, int]
-    text: str
-    source: str
-    document: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,10 @@ class LineDataConfig:
     """What the recogniser is trained on.
 
     Attributes:
-        real: folders of real lines (`SOURCE/pages`, `SOURCE/lines`); may be empty.
+        real: folders of real lines (`SOURCE/pages`, `SOURCE/lines`); None for none.
+        records: folder of `pagemill ingest` with real lines, in the place of `real`.
+        bounds: ascending widths in pixels at which the buckets of the records' features end; empty takes the buckets of
+            reading, `ocr_model.line_images.bucket_width`.
         text: folder of text files for rendered lines; None takes the built-in word list.
         real_share: share of real lines in training.
         non_text_share: share of crops without text, which must read as nothing.
@@ -80,6 +68,18 @@ class LineDataConfig:
     max_width_px: int = 1600
     processes: int = 1
     seed: int = 1
+    records: Path | None = None
+    bounds: tuple[float, ...] = ()
+
+
+def padded_width(width_px: int, bounds: tuple[float, ...]) -> int:
+    """The width that a line is padded to: the end of its bucket.
+
+    >>> [padded_width(w, (300.0, 700.0)) for w in (4, 299, 300, 900)], padded_width(4, ())
+    ([320, 320, 768, 1024], 32)
+    """
+    bucket = bisect.bisect_right(bounds, width_px)
+    return bucket_width(math.ceil(bounds[bucket]) if bucket < len(bounds) else width_px)
 
 
 def load_real_lines(folder: Path, exclude: tuple[str, ...] = ()) -> list[RealLine]:
@@ -274,9 +274,9 @@ def steps_needed(classes: list[int]) -> int:
     return len(classes) + sum(a == b for a, b in itertools.pairwise(classes))
 
 
-def make_batch(lines: list[tuple[Grey, list[int]]]) -> LineBatch:
-    """Pads lines (normalised images and classes) of one bucket."""
-    width = max(bucket_width(image.shape[1]) for image, _ in lines)
+def make_batch(lines: list[tuple[Grey, list[int]]], width: int = 0) -> LineBatch:
+    """Pads lines (normalised images and classes) of one bucket, to its end or to `width` pixels."""
+    width = width or max(bucket_width(image.shape[1]) for image, _ in lines)
     longest = max(1, *(len(classes) for _, classes in lines))
     images = np.zeros((len(lines), LINE_HEIGHT_PX, width), np.uint8)
     labels = np.zeros((len(lines), longest), np.int32)
@@ -309,19 +309,25 @@ class Bucketer:
         self.dropped = 0
 
     def add(self, image: Grey, text: str, name: str = "", key: Key = (0, 0)) -> LineBatch | None:
-        """Takes a raw strip with its text; one that is too wide, or too short for its text, is dropped and counted."""
+        """Takes a raw strip with its text.
+
+        One that is too wide, too short for its text, or has characters outside of the alphabet is dropped and counted.
+        """
+        if not self.alphabet.covers(text):
+            self.dropped += 1
+            return None
         line, classes = normalise_line_image(image), self.alphabet.encode(text)
         if line.shape[1] > self.config.max_width_px or steps_needed(classes) > line.shape[1] // STRIDE_PX:
             self.dropped += 1
             return None
-        width = bucket_width(line.shape[1])
+        width = padded_width(line.shape[1], self.config.bounds)
         lines = self.waiting.setdefault(width, [])
         lines.append(WaitingLine(line, classes, name, key))
         if len(lines) < max(4, min(96, self.config.batch_px // width)):
             return None
         del self.waiting[width]
         dropped, self.dropped = self.dropped, 0
-        batch = make_batch([(line.image, line.classes) for line in lines])
+        batch = make_batch([(line.image, line.classes) for line in lines], width)
         return replace(batch, examples=tuple(line.name for line in lines), dropped=dropped)
 
     def keys(self) -> list[Key]:
@@ -338,32 +344,62 @@ def source_weights(lines: list[RealLine]) -> npt.NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def draws(config: LineDataConfig, worker: int) -> Callable[[int], list[tuple[Grey, str, str]]]:
+Drawn = list[tuple[Grey, str, str]]  # raw strips with text and name
+
+
+def draws(config: LineDataConfig, worker: int) -> Callable[[int], Drawn]:
     """A function from a number to raw strips with text and name, which depend on seed, worker and number alone."""
     cv2.setNumThreads(1)
-    texts, fonts = TextSource.load(config.text), FontCase(find_fonts())
-    real: list[RealLine] = []
-    if config.real is not None and config.real_share > 0:
-        real = [
-            r
-            for r in load_real_lines(config.real, config.exclude)
-            if not is_validation(r.document, config.validation_share)
-        ]
-    weights = np.cumsum(source_weights(real)) if real else np.zeros(0)
+    real = real_draws(config, worker) if config.real_share > 0 else None
+    rendered = rendered_draws(config.text) if config.real_share < 1 or real is None else None
+    # a draw gives one real line or two rendered ones
+    share = 0.0 if real is None else config.real_share / (config.real_share + (1 - config.real_share) / 2)
 
-    def draw(number: int) -> list[tuple[Grey, str, str]]:
+    def draw(number: int) -> Drawn:
         rng = np.random.default_rng([config.seed, worker, number])
         if rng.random() < config.non_text_share:
             # a lone space is read as nothing
             return [(sample_non_text(rng), " ", f"no text {worker}/{number}")]
-        if real and rng.random() < config.real_share / (config.real_share + (1 - config.real_share) / 2):
-            line = real[min(int(np.searchsorted(weights, rng.random())), len(real) - 1)]
+        if real is not None and rng.random() < share:
+            line = real(rng, number)
+            if line is None:
+                return []
             crop = recropped(rng, draw_real(rng, line), 0.15 if any(line.margins) else 0.5)
             return [(crop, line.text, f"{line.source}/{line.document}: {line.text}")]
-        made = [(recropped(rng, image, 0.25), text) for image, text in sample_lines(rng, texts, fonts)]
+        assert rendered is not None
+        made = [(recropped(rng, image, 0.25), text) for image, text in rendered(rng)]
         return [(image, text, f"rendered {worker}/{number}/{i}: {text}") for i, (image, text) in enumerate(made)]
 
     return draw
+
+
+def real_draws(config: LineDataConfig, worker: int) -> Callable[[Rng, int], RealLine | None] | None:
+    """A function from a draw's generator and number to a real line, or None where there are no real lines.
+
+    Lines of records come in the order of their stream: with every draw, whether it takes a line of it or not, the
+    stream goes on, so that the line depends on the number of the draw alone.
+    """
+    if config.records is not None:
+        stream = RecordLines(config.records, worker, config.processes, config.seed, config.validation_share)
+        return lambda rng, number: stream.line(number)
+    if config.real is None:
+        return None
+    known = load_real_lines(config.real, config.exclude)
+    lines = [line for line in known if not is_validation(line.document, config.validation_share)]
+    weights = np.cumsum(source_weights(lines)) if lines else np.zeros(0)
+    if not lines:
+        return None
+    return lambda rng, number: lines[min(int(np.searchsorted(weights, rng.random())), len(lines) - 1)]
+
+
+def rendered_draws(text: Path | None) -> Callable[[Rng], list[tuple[Grey, str]]]:
+    """A function that renders lines.
+
+    Raises:
+        BadInput: no texts or no fonts.
+    """
+    texts, fonts = TextSource.load(text), FontCase(find_fonts())
+    return lambda rng: sample_lines(rng, texts, fonts)
 
 
 def generate(
@@ -391,15 +427,20 @@ def generate(
         number, begin = number + 1, 0
 
 
+VALIDATION_LINES = 1500  # of records, at most
+
+
 def validation_lines(config: LineDataConfig, rendered: int = 300) -> list[tuple[Grey, str, str]]:
-    """Raw strips with text and group: the held-out real documents and freshly rendered lines."""
-    found: list[tuple[Grey, str, str]] = []
-    if config.real is not None:
-        for line in load_real_lines(config.real, config.exclude):
-            if is_validation(line.document, config.validation_share):
-                left, top, right, bottom = (max(0, m - m // 4) for m in line.margins)
-                height, width = line.image.shape
-                found.append((line.image[top : height - bottom, left : width - right], line.text, line.source))
+    """Raw strips with text and group: the held-out real documents and, if training renders any, rendered lines."""
+    held: Iterable[RealLine] = ()
+    if config.records is not None:
+        held = validation_records(config.records, config.validation_share, VALIDATION_LINES)
+    elif config.real is not None:
+        known = load_real_lines(config.real, config.exclude)
+        held = (line for line in known if is_validation(line.document, config.validation_share))
+    found = [(as_cut(line), line.text, line.source) for line in held]
+    if found and config.real_share >= 1:
+        return found
     rng = np.random.default_rng([config.seed, 999_983])
     texts, fonts = TextSource.load(config.text), FontCase(find_fonts())
     while rendered > 0:

@@ -278,8 +278,17 @@ class Ways:
     profile: bool = False
 
 
-def train(learning: Learning, config: LoopConfig, output: Path, ways: Ways = Ways()) -> dict[str, float]:
+def train(
+    learning: Learning,
+    config: LoopConfig,
+    output: Path,
+    ways: Ways = Ways(),
+    strategy: tf.distribute.Strategy | None = None,
+) -> dict[str, float]:
     """Trains until the last step, or goes on with the run in `output`; leaves the best averaged weights there.
+
+    Args:
+        strategy: that of `ways.hardware`, where something had to be done with TensorFlow before.
 
     Returns:
         The figures of the best validation, with its `step`.
@@ -294,7 +303,7 @@ def train(learning: Learning, config: LoopConfig, output: Path, ways: Ways = Way
     """
     if ways.precision not in PRECISIONS:
         raise BadArgument(f"unknown precision {ways.precision}", f"one of {', '.join(PRECISIONS)}")
-    strategy = open_strategy(ways.hardware)
+    strategy = open_strategy(ways.hardware) if strategy is None else strategy
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(ways.precision)
     with strategy.scope():

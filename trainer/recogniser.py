@@ -17,8 +17,10 @@ from ocr_model.bundle import read_config
 from ocr_model.ctc import greedy, text_of
 from ocr_model.errors import BadModel
 from ocr_model.layers import WeightStandardisedConv2D
+from ocr_model.line_features import FEATURES, LineFeatures
 from ocr_model.line_images import STRIDE_PX, bucket_width, normalise_line_image
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
+from ocr_model.record_files import load_manifest
 from trainer.confusions import Confusions, confusions, confusions_as_json
 from trainer.export import recogniser_config
 from trainer.line_data import BatchStream, LineBatch, LineDataConfig, make_batch, validation_lines
@@ -35,6 +37,7 @@ class RecogniserTraining:
     Attributes:
         precision: Keras dtype policy of training; the weights are float32 in any case.
         focal: gamma of the focal CTC loss, see `trainer.losses.CtcLoss`; 0 is the plain one.
+        alphabet: whose characters are the classes of the network.
     """
 
     data: LineDataConfig
@@ -42,6 +45,25 @@ class RecogniserTraining:
     network: RecogniserConfig = field(default_factory=lambda: RecogniserConfig(DEFAULT_ALPHABET.classes))
     precision: str = "mixed_bfloat16"
     focal: float = 0.0
+    alphabet: Alphabet = field(default_factory=lambda: DEFAULT_ALPHABET)
+
+
+def of_records(config: RecogniserTraining, records: Path) -> RecogniserTraining:
+    """The configuration with the records of `pagemill ingest` as real lines, their alphabet and their buckets.
+
+    Records without features (`ingest --no-transform`) leave alphabet and buckets as they are.
+
+    Raises:
+        BadInput, BadModel: they cannot be used.
+    """
+    load_manifest(records)
+    data = replace(config.data, real=None, records=records)
+    if not (records / FEATURES).exists():
+        return replace(config, data=data)
+    features = LineFeatures.load(records)
+    network = replace(config.network, classes=features.alphabet.classes)
+    data = replace(data, bounds=features.bounds)
+    return replace(config, data=data, network=network, alphabet=features.alphabet)
 
 
 def arrays(batch: LineBatch) -> dict[str, np.ndarray]:
@@ -87,7 +109,7 @@ class Validation:
         for bucket in by_bucket.values():
             for i in range(0, len(bucket), 16):
                 part = bucket[i : i + 16]
-                batch = make_batch([(image, alphabet.encode(text)) for image, text, _ in part])
+                batch = make_batch([(image, []) for image, _, _ in part])
                 self.batches.append((batch, [text for _, text, _ in part], [group for _, _, group in part]))
 
     def __call__(self, model: keras.Model) -> dict[str, float]:
@@ -135,7 +157,7 @@ def captioned(line: np.ndarray, above: str, below: str) -> np.ndarray:
     return picture
 
 
-def continued(bundle: Path, config: RecogniserConfig) -> keras.Model:
+def continued(bundle: Path, config: RecogniserConfig, alphabet: Alphabet = DEFAULT_ALPHABET) -> keras.Model:
     """The network of a bundle, ready to be trained on.
 
     Standardised kernels are scaled to the size that training begins with. That changes nothing of what the network
@@ -144,10 +166,10 @@ def continued(bundle: Path, config: RecogniserConfig) -> keras.Model:
     Raises:
         BadModel: the bundle has another network or no weights that can be trained on.
     """
-    alphabet = Alphabet.load(bundle / "alphabet.json")
+    before = Alphabet.load(bundle / "alphabet.json")
     if replace(recogniser_config(read_config(bundle)), classes=config.classes) != config:
         raise BadModel(f"{bundle} has another network", "train from the beginning, or train the bundle's network")
-    model, _ = network_of(kept_weights(bundle), config, alphabet, DEFAULT_ALPHABET)
+    model, _ = network_of(kept_weights(bundle), config, before, alphabet)
     for layer in model.layers:
         if isinstance(layer, WeightStandardisedConv2D):
             kernel = keras.ops.convert_to_numpy(layer.kernel)
@@ -175,24 +197,24 @@ def train_recogniser(
 
     def build() -> keras.Model:
         if start is not None and start.is_dir():
-            return continued(start, config.network)
+            return continued(start, config.network, config.alphabet)
         model = build_recogniser(config.network)
         if start is not None:
             model.load_weights(start)
         return model
 
-    validate = Validation(validation_lines(config.data), DEFAULT_ALPHABET)
+    validate = Validation(validation_lines(config.data), config.alphabet)
     learning = Learning(
         build,
         CtcLoss(dense=config.loop.jit or ways.hardware.strategy == "tpu", focal=config.focal),
-        lambda place: fed(BatchStream(config.data, DEFAULT_ALPHABET, place)),
+        lambda place: fed(BatchStream(config.data, config.alphabet, place)),
         validate,
         "cer",
         {
             "data": asdict(config.data),
             "network": asdict(config.network),
             "focal": config.focal,
-            "alphabet": DEFAULT_ALPHABET.characters,
+            "alphabet": config.alphabet.characters,
         },
         validate.findings,
         validate.pictures,

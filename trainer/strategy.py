@@ -26,11 +26,13 @@ class Hardware:
         devices: of `mirrored`: how many ("2"), or which ("GPU:0,GPU:3"); empty takes all GPUs. Without a GPU, a number
             divides the processor into so many logical devices.
         tpu: address of the TPU: `local` on a TPU VM, `grpc://HOST:PORT`, or the name of a Cloud TPU.
+        threads: of TensorFlow's operations; 0 for all cores.
     """
 
     strategy: str = "default"
     devices: str = ""
     tpu: str = ""
+    threads: int = 0
 
 
 class WorkerLost(PagemillError):
@@ -53,6 +55,7 @@ def open_strategy(hardware: Hardware) -> tf.distribute.Strategy:
             f"--strategy {hardware.strategy} with TPU address {hardware.tpu!r}",
             "--strategy tpu and --tpu ADDRESS go together; on a TPU VM the address is local",
         )
+    _limit_threads(hardware.threads)
     if hardware.strategy != "multi_worker":  # Vertex AI sets it on a single machine too, and TensorFlow would read it
         os.environ.pop("TF_CONFIG", None)
     if hardware.strategy == "mirrored":
@@ -60,6 +63,19 @@ def open_strategy(hardware: Hardware) -> tf.distribute.Strategy:
     if hardware.strategy == "multi_worker":
         return _multi_worker()
     return _tpu(hardware.tpu) if hardware.strategy == "tpu" else tf.distribute.get_strategy()
+
+
+def _limit_threads(count: int) -> None:
+    if count < 0:
+        raise BadArgument(f"--threads {count}", "give a number of threads, or 0 for all cores")
+    if count == tf.config.threading.get_intra_op_parallelism_threads():
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+    except RuntimeError as error:
+        raise BadArgument(
+            f"TensorFlow runs already, it cannot be given {count} threads any more", "start a new process"
+        ) from error
 
 
 def mirrored_devices(wanted: str) -> list[str]:

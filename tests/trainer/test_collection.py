@@ -4,12 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ocr_model.document import Box
 from ocr_model.errors import BadInput
-from ocr_model.examples import LineExample, Origin, RecordImage, Split, write_line
-from ocr_model.record_files import MANIFEST, RecordFile, RecordsManifest, RecordWriter
-from ocr_model.truth import GroundTruthLine
-from tests.tiny_bundle import drawn, write_lines
+from tests.tiny_bundle import write_lines
+from tests.trainer.small_records import example, write_records
 from trainer.collection import as_cut, load_folder, load_records
 
 
@@ -74,36 +71,6 @@ def test_training_lines_are_kept_small_and_validation_lines_as_they_are(tmp_path
 
 
 # ---- records
-
-
-def example(number: int, split: Split, document: str = "d", problem: str = "", text: str = "ab") -> LineExample:
-    encoded = cv2.imencode(".png", np.pad(drawn(text), 8, constant_values=255))[1].tobytes()
-    image = RecordImage(encoded, "png", 72, 56)
-    line = GroundTruthLine(text=text, box=Box(0, 0, 56, 40), problem=problem)
-    origin = Origin(f"{document}.png", document, 1, "0-1", 72, 56, split, "de")
-    return LineExample(origin, image, number, line, (8, 8, 8, 8))
-
-
-def write_records(folder: Path, examples: list[LineExample]) -> Path:
-    files = []
-    for split in sorted({e.origin.split for e in examples}):
-        path = folder / f"{split}.tfrecord.gz"
-        with path.open("wb") as stream:
-            writer = RecordWriter(stream)
-            for e in examples:
-                if e.origin.split == split:
-                    writer.write(write_line(e))
-            writer.close()
-        files.append(_record_file(path, split, writer.records))
-    (folder / MANIFEST).write_text(RecordsManifest("0", {}, {}, tuple(files)).to_text())
-    return folder
-
-
-def _record_file(path: Path, split: Split, records: int) -> RecordFile:
-    import hashlib
-
-    content = path.read_bytes()
-    return RecordFile(path.name, "line", split, records, len(content), hashlib.sha256(content).hexdigest())
 
 
 def test_records_keep_the_division_of_ingest(tmp_path: Path) -> None:

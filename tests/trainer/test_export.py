@@ -8,26 +8,16 @@ import pytest
 from ocr_model.alphabet import Alphabet
 from ocr_model.bundle import bundle_digest, differing_files, load_bundle, read_config
 from ocr_model.errors import BadArgument, BadModel
-from ocr_model.finder import FinderConfig, build_finder
-from ocr_model.recogniser import RecogniserConfig, build_recogniser
 from pipelines.cli import main
 from pipelines.commands.models import bundle_problems
-from trainer.export import TrainedFinder, TrainedRecogniser, export_bundle
-
-AB = Alphabet(" ab")
-RECOGNISER = RecogniserConfig(AB.classes, (2, 2, 3, 3), 4, 2)
-FINDER = FinderConfig((2, 3, 4, 5), (1, 2))
+from tests.tiny_bundle import AB, RECOGNISER, tiny_bundle
+from trainer.export import TrainedRecogniser, export_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export")
-    build_recogniser(RECOGNISER).save_weights(folder / "r.weights.h5")
-    build_finder(FINDER).save_weights(folder / "f.weights.h5")
-    recogniser = TrainedRecogniser(folder / "r.weights.h5", RECOGNISER, AB)
-    finder = TrainedFinder(folder / "f.weights.h5", FINDER)
-    export_bundle(recogniser, finder, {"seed": 1}, "a card", folder / "bundle")
-    return folder / "bundle"
+def bundle() -> Path:
+    """A bundle of tiny networks; the weights that it was made of lie beside it."""
+    return tiny_bundle()
 
 
 def test_a_bundle_holds_all_that_serving_needs(bundle: Path) -> None:
@@ -128,7 +118,7 @@ def test_a_copy_keeps_calibration_card_and_reading_and_gains_what_is_new(
     assert bundle_problems(tmp_path / "new", fast=False) == []
     assert read_config(tmp_path / "new")["calibration"] == config["calibration"]
     card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
-    assert card.startswith("a card") and card.count("## Size and latency") == 1
+    assert card.startswith("# Model card") and card.count("## Size and latency") == 1
 
 
 def test_two_bundles_need_a_data_note(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,18 @@
 
 import argparse
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from trainer.finder import FinderTrainingConfig
+from trainer.finetune import FROZEN_LEARNING_RATE, LOOP, FineTuning
+from trainer.line_data import LineDataConfig
 from trainer.loop import LoopConfig
 from trainer.strategy import Hardware
-from trainer.task import add_arguments, loop_from, main, ways_from
+from trainer.task import add_arguments, finder_from, finetuning_from, loop_from, main, recogniser_from, ways_from
 
 TRAINING = Path(__file__).parents[2] / "deploy" / "training"
 
@@ -17,14 +21,28 @@ TRAINING = Path(__file__).parents[2] / "deploy" / "training"
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(exit_on_error=False)
     add_arguments(parser)
-    return parser.parse_args(["recogniser", "--data", "d", "--output", "r", *words])
+    return parser.parse_args(["--output", "r", *words])
 
 
 def test_flags_change_the_configuration_and_leave_the_rest() -> None:
     loop = loop_from(LoopConfig(steps=7, ema=0.9), parsed("--accumulate", "3", "--seed", "5", "--jit"))
     assert loop == LoopConfig(steps=7, ema=0.9, accumulate=3, seed=5, jit=True)
-    ways = ways_from(parsed("--strategy", "mirrored", "--devices", "2", "--keep", "4", "--profile"))
-    assert (ways.hardware, ways.keep, ways.profile) == (Hardware("mirrored", "2"), 4, True)
+    ways = ways_from(parsed("--strategy", "mirrored", "--devices", "2", "--keep", "4", "--profile", "--threads", "3"))
+    assert (ways.hardware, ways.keep, ways.profile) == (Hardware("mirrored", "2", threads=3), 4, True)
+    data = recogniser_from(parsed("recogniser", "--data", "d", "--real-share", "0.5", "--processes", "2")).data
+    assert data == LineDataConfig(Path("d"), None, real_share=0.5, processes=2)
+    finder = finder_from(parsed("finder", "--data", "d", "--validation-share", "0.2", "--precision", "float32"))
+    assert (finder.validation_share, finder.policy) == (0.2, "float32")
+    assert finder.samples.real_share == FinderTrainingConfig().samples.real_share
+
+
+def test_from_makes_a_fine_tuning_of_the_bundle_named() -> None:
+    config = finetuning_from(parsed("--from", "default", "--records", "r", "--freeze", "backbone", "--steps", "9"))
+    assert config == FineTuning(
+        records=Path("r"), freeze="backbone", loop=replace(LOOP, steps=9, learning_rate=FROZEN_LEARNING_RATE)
+    )
+    config = finetuning_from(parsed("--from", "b", "--lines", "l", "--alphabet", "new", "--text", "t", "--focal", "1"))
+    assert config == FineTuning(Path("l"), start=Path("b"), alphabet="new", text=Path("t"), focal=1.0)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +50,15 @@ def test_flags_change_the_configuration_and_leave_the_rest() -> None:
     [
         (["recogniser", "--data", "none", "--output", "r"], 2, "no data folder"),
         (["finder", "--data", ".", "--output", "r", "--focal", "2"], 1, "--focal"),
+        (["--output", "r", "--data", "."], 1, "what to train is not said"),
+        (["recogniser", "--output", "r"], 1, "give --data or --records"),
+        (["recogniser", "--output", "r", "--data", ".", "--records", "."], 1, "give --data or --records"),
+        (["recogniser", "--output", "r", "--data", ".", "--freeze", "backbone"], 1, "--freeze without --from"),
+        (["--from", "default", "--output", "r", "--data", "."], 1, "--data with --from"),
+        (["--from", "default", "--output", "r"], 1, "give --records or --lines"),
+        (["finder", "--from", "default", "--output", "r", "--lines", "."], 1, "--from with finder"),
+        (["--from", "default", "--output", "r", "--lines", "none"], 2, "no lines folder"),
+        (["recogniser", "--output", "/dev/null/r", "--data", "."], 2, "cannot write to /dev/null/r"),
         (["recogniser", "--data", ".", "--output", "r", "--text", "none"], 2, "no text folder"),
         (["recogniser", "--data", ".", "--output", "r", "--steps", "0"], 1, "no positive number"),
         (["reader"], 1, "invalid choice"),
