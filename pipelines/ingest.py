@@ -3,74 +3,39 @@
     pair images with truth and plan units → spread the units over the workers → make and publish their records
     → freeze the alphabet, measure, compare with an earlier ingest (`pipelines.features`) → write the manifest
 
-As in `pipelines.transcribe`, descriptions of units are all that travels between workers, and the list of files is no
-part of the graph. What a worker does with a unit is `pipelines.ingest_units`.
+Graph, run and manifest are those of `pipelines.records_job`.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 import sys
-import time
-import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from ocr_model.alphabet import DEFAULT_ALPHABET
-from ocr_model.errors import BadArgument, BadInput, NothingToDo
+from ocr_model.errors import BadArgument, BadInput
 from ocr_model.examples import KINDS, SPLITS, VERSION
 from ocr_model.preparation import STEPS
-from ocr_model.record_files import MANIFEST, RecordFile, RecordsManifest, manifest_from_text
-from pipelines import durations, ledger
-from pipelines.clock import cpu_seconds, now
 from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
-from pipelines.ingest_pages import IngestOutcome, IngestSettings
-from pipelines.ingest_units import IngestRun, IngestWorker, StagedIngest, commit_ingest, stage_ingest
+from pipelines.ingest_pages import IngestOutcome, IngestSettings, ingest_items
 from pipelines.ledger import Entry
-from pipelines.outputs import cannot_write, is_there, locked, prepare_output, read_text, remove, write_atomically
 from pipelines.pairing import NO_IMAGE, find_pairs
-from pipelines.plan import (
-    Item,
-    UnitReference,
-    claim_output,
-    documents,
-    plan_units,
-    read_references,
-    read_unit,
-    unplanned,
-    with_copies,
-    write_plan,
-)
-from pipelines.progress import Progress, Tally
-from pipelines.read_pages import DeadPage
-from pipelines.report import RUNS, Report, reconcile, write_dead_letters
-from pipelines.streams import is_remote
-from pipelines.transcribe import (
-    LOCAL_RUNNER,
-    ON_CHANGE,
-    FailureLimit,
-    OnChange,
-    code_version,
-    digest_of,
-    with_local_runner,
-)
-from pipelines.write_records import kind_and_split
+from pipelines.plan import Item, Unit, documents, plan_units, with_copies
+from pipelines.read_pages import Observed
+from pipelines.record_units import RecordsRun, RecordsWorker
+from pipelines.records_job import PlannedRecords, build_job, plan_job, run_job, run_values, tallies_of
+from pipelines.report import Report
+from pipelines.transcribe import ON_CHANGE, FailureLimit, OnChange
 
 MADE_BY = f"pagemill ingest, records of version {VERSION}"
 WITHOUT_TRUTH = ("fail", "keep", "skip")
-_NAMESPACE = "pagemill"
 _ALL_COPIES = sys.maxsize
 
 
@@ -136,18 +101,6 @@ class IngestOptions:
 
 
 # ---- planning
-
-
-@dataclass(frozen=True)
-class PlannedIngest:
-    """A run that is ready to begin; the fields mean what they mean in `pipelines.transcribe.Planned`."""
-
-    options: IngestRun
-    files: int
-    units: int
-    open_files: int
-    open_units: int
-    vanished: tuple[str, ...]
 
 
 def take_sources(options: IngestOptions) -> list[SourceFile]:
@@ -220,7 +173,7 @@ def items_of(sources: Sequence[SourceFile], read_limit: int) -> list[Item]:
     return sorted(items, key=lambda item: (item.source.document, item.source.stem, item.source.first_page))
 
 
-def prepare(options: IngestOptions) -> PlannedIngest:
+def prepare(options: IngestOptions) -> PlannedRecords:
     """Lists the corpus, plans what is new in it, and checks that the folder and the past fit together.
 
     Raises:
@@ -228,255 +181,52 @@ def prepare(options: IngestOptions) -> PlannedIngest:
             configuration.
         NothingToDo: there is neither image nor truth.
     """
-    sources = take_sources(options)
-    run = IngestRun(
-        output=options.output,
-        run=options.run or uuid.uuid4().hex[:12],
-        settings=options.settings,
-        configuration=digest_of(options.configuration()),
-        code_version=code_version(),
-        max_attempts=options.max_attempts,
-    )
-    check_manifest_version(options.output)
-    claim_output(options.output, options.inputs, MADE_BY)
-    new, vanished = unplanned(options.output, sources)
-    del sources
-    references = list(read_references(options.output))
-    if new:
-        items = items_of(new, options.settings.limits.max_bytes)
-        write_plan(options.output, plan_units(items, first=len(references) + 1))
-        references = list(read_references(options.output))
-    entries, _ = ledger.read_entries(options.output)
-    _check_change(options, run, entries.values())
-    files = sum(reference.files for reference in references)
-    left = [r for r in references if r.name not in entries or not _is_done(entries[r.name], options.on_change, run)]
-    run = replace(run, max_dead=options.max_failures.of(files) if options.max_failures else None)
-    return PlannedIngest(run, files, len(references), sum(r.files for r in left), len(left), tuple(vanished))
+    run = IngestRun(settings=options.settings, **run_values(options))
+    max_bytes = options.settings.limits.max_bytes
+
+    def units_of(new: list[SourceFile], first: int) -> Iterable[Unit]:
+        return plan_units(items_of(new, max_bytes), first=first)
+
+    return plan_job(options, run, MADE_BY, take_sources(options), units_of)
 
 
-def check_manifest_version(output: str) -> None:
-    """
-    Raises:
-        BadInput: the folder has records of another version; both are named.
-    """
-    if is_there(output, MANIFEST):
-        manifest_from_text(read_text(output, MANIFEST), f"{output}/{MANIFEST}")
+# ---- the work
 
 
-def _is_done(entry: Entry, on_change: OnChange, run: IngestRun) -> bool:
-    return on_change == "resume" or entry.configuration == run.configuration
+@dataclass(frozen=True, kw_only=True)
+class IngestRun(RecordsRun):
+    """What the workers of an ingest need to know."""
+
+    settings: IngestSettings
 
 
-def _check_change(options: IngestOptions, run: IngestRun, entries: Iterable[Entry]) -> None:
-    for entry in entries if options.on_change == "fail" else ():
-        if entry.configuration != run.configuration:
-            raise BadInput(
-                f"{options.output} was begun with configuration {entry.configuration}, this run has"
-                f" {run.configuration}",
-                "--on-change resume keeps what is done, --on-change restart does it again",
-            )
+class IngestWorker(RecordsWorker):
+    """Makes records of scans and their truth; a process keeps its decoder from unit to unit."""
 
+    options: IngestRun
 
-# ---- the graph
+    def __init__(self, options: IngestRun, on_outcome: Callable[[IngestOutcome], None]) -> None:
+        super().__init__(options, on_outcome)
+        settings = options.settings
+        self.decoder = Decoder(settings.limits, settings.timeout_s, settings.memory_bytes)
 
+    def outcomes(self, items: Sequence[Item], observed: Observed) -> Iterator[IngestOutcome]:
+        return ingest_items(items, self.decoder, self.options.settings, observed)
 
-class ListOpenUnits(beam.DoFn):
-    """The units of the plan that have no valid entry yet."""
-
-    def __init__(self, options: IngestRun, on_change: OnChange) -> None:
-        self._options, self._on_change = options, on_change
-
-    def process(self, output: str) -> Iterator[UnitReference]:
-        entries, _ = ledger.read_entries(output)
-        for reference in read_references(output):
-            entry = entries.get(reference.name)
-            if entry is None or not _is_done(entry, self._on_change, self._options):
-                yield reference
-
-
-class IngestUnits(beam.DoFn):
-    """Makes the records of a unit and publishes them. Yields its ledger entry."""
-
-    def __init__(self, options: IngestRun, tally_folder: str | None) -> None:
-        self._options, self._tally_folder = options, tally_folder
-
-    def setup(self) -> None:
-        settings = self._options.settings
-        self._decoder = Decoder(settings.limits, settings.timeout_s, settings.memory_bytes)
-        tally = Tally(self._tally_folder) if self._tally_folder else None
-        self._worker = IngestWorker(self._options, self._decoder, lambda outcome: _count_outcome(outcome, tally))
-
-    def process(self, reference: UnitReference) -> Iterator[Entry]:
-        ledger.check_stop(self._options.output)
-        staged = stage_ingest(read_unit(self._options.output, reference), self._worker)
-        _count_unit(staged)
-        yield commit_ingest(staged, self._options)
-
-    def teardown(self) -> None:
-        self._decoder.close()
-
-
-def _count_outcome(outcome: IngestOutcome, tally: Tally | None) -> None:
-    if isinstance(outcome, DeadPage):
-        Metrics.counter(_NAMESPACE, f"failed:{outcome.letter.reason}").inc()
-    if tally:
-        tally.add("pages")
-        if isinstance(outcome, DeadPage):
-            tally.add("dead")
-        if outcome.of.number == outcome.of.pages:
-            tally.add("files")
-
-
-def _count_unit(staged: StagedIngest) -> None:
-    for group in ("records", "lines"):
-        for name, value in staged.written.tallies[group].items():
-            Metrics.counter(_NAMESPACE, f"{group}:{name}").inc(value)
+    def close(self) -> None:
+        self.decoder.close()
 
 
 def build(
-    pipeline: beam.Pipeline, options: IngestRun, on_change: OnChange = "fail", tally_folder: str | None = None
+    pipeline: beam.Pipeline, options: RecordsRun, on_change: OnChange = "fail", tally_folder: str | None = None
 ) -> beam.PCollection[Entry]:
-    """The graph: does the open units of a plan. Its size does not depend on the corpus.
-
-    Args:
-        tally_folder: where the workers count what `Progress` tells; they must be on this machine.
-    """
-    return (
-        pipeline
-        | "Name the output folder" >> beam.Create([options.output], reshuffle=False)
-        | "List open units" >> beam.ParDo(ListOpenUnits(options, on_change))
-        | "Spread over workers" >> beam.Reshuffle()
-        | "Make records" >> beam.ParDo(IngestUnits(options, tally_folder))
-    )
-
-
-# ---- the run
+    """The graph; see `build_job`."""
+    return build_job(pipeline, options, IngestWorker, on_change, tally_folder)
 
 
 def run(options: IngestOptions, beam_flags: Sequence[str] = (), started_s: float | None = None) -> Report:
-    """Makes the records of what is open of the inputs; the manifest is not written yet, see `write_manifest`.
-
-    Args:
-        beam_flags: for Beam's `PipelineOptions`; the runner is the local one unless they name another.
-        started_s: `time.monotonic()` when the command began.
-
-    Raises:
-        BadInput, NothingToDo: nothing was done.
-        TooManyFailures: stopped; what is done stays done.
-        PagemillError: pages are missing in the books.
-    """
-    started_s = time.monotonic() if started_s is None else started_s
-    prepare_output(options.output)
-    with locked(options.output):
-        ledger.forget_run(options.output)
-        planned = prepare(options)
-        ledger.forget_other_runs(options.output, planned.options.run)
-        record: dict[str, Any] = {"run": planned.options.run, "started": now(), "made_by": MADE_BY}
-        record |= {"inputs": list(options.inputs), "configuration": options.configuration()}
-        record |= {"code_version": planned.options.code_version}
-        _write_record(options.output, record)
-        ready_s, ready_cpu_s = time.monotonic(), cpu_seconds()
-        if planned.open_units:
-            remove(options.output, MANIFEST)  # what it says is no longer all
-            _run_pipeline(options, planned, PipelineOptions(list(beam_flags)))
-        report = reconcile(options.output)
-        write_dead_letters(options.output, report)
-        record |= {
-            "ended": now(),
-            "vanished": list(planned.vanished),
-            "start_s": round(ready_s - started_s, 3),
-            "wall_s": round(time.monotonic() - ready_s, 3),
-            "cpu_s": round(cpu_seconds() - ready_cpu_s, 3),
-            "counts": asdict(report.counts),
-        }
-        _write_record(options.output, record)
-    report.check()
-    return replace(report, run=record)
-
-
-def _write_record(output: str, record: Mapping[str, Any]) -> None:
-    try:
-        write_atomically(output, f"{RUNS}/{record['run']}.json", json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise cannot_write(output, error) from error
-
-
-def _run_pipeline(options: IngestOptions, planned: PlannedIngest, pipeline_options: PipelineOptions) -> None:
-    pipeline_options = with_local_runner(pipeline_options)
-    runs_here = pipeline_options.view_as(StandardOptions).runner == LOCAL_RUNNER
-    if not runs_here:
-        logging.getLogger("apache_beam").setLevel(logging.INFO)  # the job's name and state are all there is to see
-    tally_folder = Tally.make_folder() if runs_here and not is_remote(options.output) else None
-    try:
-        with _progress(tally_folder, planned) if tally_folder else nullcontext():
-            pipeline = beam.Pipeline(options=pipeline_options)
-            build(pipeline, planned.options, options.on_change, tally_folder)
-            pipeline.run().wait_until_finish()
-    finally:
-        if tally_folder:
-            Tally.remove_folder(tally_folder)
-
-
-def _progress(tally_folder: str, planned: PlannedIngest) -> Progress:
-    run = planned.options
-    stop = partial(write_atomically, run.output, ledger.STOP, f"too many dead letters: {ledger.AFTER_THE_LIMIT}\n")
-    return Progress(tally_folder, planned.open_files, sys.stderr, run.max_dead, stop)
-
-
-# ---- what was made
-
-
-def tallies_of(report: Report) -> dict[str, Counter[str]]:
-    """`records`, `lines` and `unknown_characters` over all units; see `WrittenRecords`."""
-    groups = ("records", "lines", "unknown_characters")
-    return {group: durations.total(e.tallies.get(group, {}) for e in report.entries.values()) for group in groups}
-
-
-def record_files(report: Report) -> list[RecordFile]:
-    """The files of records of all units, sorted by path."""
-    found = []
-    for entry in report.entries.values():
-        for file in ledger.output_files(report.output, entry):
-            what = kind_and_split(file.path)
-            if what is not None:
-                kind, split = what
-                records = entry.tallies["records"][f"{kind}/{split}"]
-                found.append(RecordFile(file.path, kind, split, records, file.size, file.sha256))
-    return sorted(found)
-
-
-def manifest_of(
-    report: Report, configuration: Mapping[str, Any], documents: Mapping[str, str] | None = None
-) -> RecordsManifest:
-    """What the folder holds, the same for every way that led there: no times, no names of runs.
-
-    Args:
-        documents: path → SHA-256 of what lies beside the records.
-    """
-    counts = {name: n for name, n in asdict(report.counts).items() if not name.startswith("bytes")}
-    tallies = {group: dict(sorted(tally.items())) for group, tally in tallies_of(report).items()}
-    return RecordsManifest(
-        code_version=code_version(),
-        configuration=dict(configuration),
-        counts={"pages": counts, "failures": dict(sorted(report.failures.items())), **tallies},
-        files=tuple(record_files(report)),
-        documents=dict(documents or {}),
-    )
-
-
-def write_manifest(output: str, manifest: RecordsManifest) -> None:
-    """From here on readers take the files.
-
-    Raises:
-        BadInput: it cannot be written.
-        NothingToDo: there is no record.
-    """
-    if not manifest.files:
-        raise NothingToDo("no record was made", f"see {output}/dead_letters.jsonl")
-    try:
-        write_atomically(output, MANIFEST, manifest.to_text())
-    except OSError as error:
-        raise cannot_write(output, error) from error
+    """Makes the records of what is open of the inputs; see `run_job`."""
+    return run_job(options, MADE_BY, partial(prepare, options), IngestWorker, beam_flags, started_s)
 
 
 def ingest_text(report: Report) -> str:

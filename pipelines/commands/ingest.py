@@ -140,7 +140,8 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
 def ingest(arguments: argparse.Namespace, beam_flags: Sequence[str] = (), run_name: str = "") -> int:
     """Makes the records in this process; returns the exit code."""
     from pipelines.features import FeatureOptions, base_alphabet, check_installed, continued, make_features
-    from pipelines.ingest import ingest_text, manifest_of, run, write_manifest
+    from pipelines.ingest import ingest_text, run
+    from pipelines.records_job import manifest_of, write_manifest
     from pipelines.statistics import DriftLimits, drift_text
 
     check(arguments)

@@ -17,19 +17,10 @@ from ocr_model.images import Limits
 from ocr_model.record_files import MANIFEST, load_manifest, read_records
 from pipelines import ledger
 from pipelines.corpus import SourceFile
-from pipelines.ingest import (
-    IngestOptions,
-    build,
-    ingest_text,
-    items_of,
-    manifest_of,
-    prepare,
-    run,
-    with_splits,
-    write_manifest,
-)
+from pipelines.ingest import IngestOptions, build, ingest_text, items_of, prepare, run, with_splits
 from pipelines.ingest_pages import IngestSettings
 from pipelines.plan import read_references
+from pipelines.records_job import manifest_of, write_manifest
 from pipelines.report import Report
 from pipelines.transcribe import FailureLimit
 from pipelines.verify import verify_output

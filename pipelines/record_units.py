@@ -1,6 +1,7 @@
-"""What an ingest worker does with a unit: make its records, stage them, publish them, write the ledger entry.
+"""What a worker does with a unit of records: make them, stage them, publish them, write the ledger entry.
 
-No Beam here. `stage_ingest` may be broken off at any moment and begun again anywhere; `commit_ingest` makes it count.
+No Beam here. `stage_records` may be broken off at any moment and begun again anywhere; `commit_records` makes it count.
+What the records are made of is the affair of the `RecordsWorker`: scans with their truth, or text and fonts.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +17,7 @@ from dataclasses import dataclass, replace
 from ocr_model.errors import TooManyFailures, UnreadablePage
 from pipelines import ledger
 from pipelines.clock import cpu_seconds, now
-from pipelines.decoder import Decoder
-from pipelines.ingest_pages import IngestOutcome, IngestSettings, ingest_items
+from pipelines.ingest_pages import IngestOutcome
 from pipelines.ledger import Counts, DeadLetter, Entry
 from pipelines.outputs import Staging, cannot_write, is_there, read_text, remove, write_atomically
 from pipelines.plan import Item, Unit
@@ -24,9 +25,9 @@ from pipelines.read_pages import DeadPage, Observed, PageOfFile
 from pipelines.write_records import WrittenRecords, write_ingested
 
 
-@dataclass(frozen=True)
-class IngestRun:
-    """What the workers of a run need to know.
+@dataclass(frozen=True, kw_only=True)
+class RecordsRun:
+    """What the workers of a run need to know; each job adds its settings.
 
     Attributes:
         run: its name; a run that is started again after a crash keeps it.
@@ -37,25 +38,37 @@ class IngestRun:
 
     output: str
     run: str
-    settings: IngestSettings
     configuration: str
     code_version: str
     max_attempts: int = 3
     max_dead: float | None = None
 
 
-@dataclass
-class IngestWorker:
-    """What a process keeps between units."""
+class RecordsWorker(ABC):
+    """What a process keeps between units.
 
-    options: IngestRun
-    decoder: Decoder
-    on_outcome: Callable[[IngestOutcome], None] = lambda outcome: None
-    dead: int = 0
+    Args:
+        on_outcome: is told what became of each page.
+    """
+
+    def __init__(self, options: RecordsRun, on_outcome: Callable[[IngestOutcome], None]) -> None:
+        self.options, self.on_outcome = options, on_outcome
+        self.dead = 0
+
+    @abstractmethod
+    def outcomes(self, items: Sequence[Item], observed: Observed) -> Iterator[IngestOutcome]:
+        """The pages of the items in order, each with what became of it.
+
+        Args:
+            observed: is told sizes and durations.
+        """
+
+    def close(self) -> None:  # noqa: B027 - not all workers hold something
+        """Ends what the worker holds."""
 
 
 @dataclass(frozen=True)
-class StagedIngest:
+class StagedRecords:
     """A unit whose files are written and not yet published."""
 
     unit: str
@@ -69,7 +82,7 @@ class StagedIngest:
     bytes_in: int
 
 
-def stage_ingest(unit: Unit, worker: IngestWorker) -> StagedIngest:
+def stage_records(unit: Unit, worker: RecordsWorker) -> StagedRecords:
     """Makes the records of a unit and writes them under the names of a new attempt.
 
     Raises:
@@ -96,7 +109,7 @@ def stage_ingest(unit: Unit, worker: IngestWorker) -> StagedIngest:
             raise cannot_write(options.output, error) from error
         raise
     letters = [replace(letter, attempts=attempt) for letter in written.letters]
-    return StagedIngest(
+    return StagedRecords(
         unit=unit.name,
         attempt=attempt,
         below=below,
@@ -109,12 +122,12 @@ def stage_ingest(unit: Unit, worker: IngestWorker) -> StagedIngest:
     )
 
 
-def _outcomes(unit: Unit, attempt: int, worker: IngestWorker, observed: Observed) -> Iterator[IngestOutcome]:
+def _outcomes(unit: Unit, attempt: int, worker: RecordsWorker, observed: Observed) -> Iterator[IngestOutcome]:
     """The pages of a unit. Where an attempt has died, the next ones note each file before they touch it, and leave out
     those that killed an attempt; after the last attempt the unit is given up."""
     options = worker.options
     if attempt == 1:
-        yield from ingest_items(unit.items, worker.decoder, options.settings, observed)
+        yield from worker.outcomes(unit.items, observed)
         return
     killers = _files_in_hand(options, unit.name)
     for number, item in enumerate(unit.items):
@@ -122,10 +135,10 @@ def _outcomes(unit: Unit, attempt: int, worker: IngestWorker, observed: Observed
             yield _quarantined(item)
             continue
         _take_in_hand(options, unit.name, attempt, number)
-        yield from ingest_items([item], worker.decoder, options.settings, observed)
+        yield from worker.outcomes([item], observed)
 
 
-def _files_in_hand(options: IngestRun, unit: str) -> set[int]:
+def _files_in_hand(options: RecordsRun, unit: str) -> set[int]:
     """The items that earlier attempts at the unit had in hand when they died."""
     found = set()
     for name in ledger.attempts(options.output, unit, options.run):
@@ -135,7 +148,7 @@ def _files_in_hand(options: IngestRun, unit: str) -> set[int]:
     return found
 
 
-def _take_in_hand(options: IngestRun, unit: str, attempt: int, item: int) -> None:
+def _take_in_hand(options: RecordsRun, unit: str, attempt: int, item: int) -> None:
     note = json.dumps({"worker": ledger.worker_name(), "item": item}) + "\n"
     write_atomically(options.output, f"{ledger.ATTEMPTS}/{unit}.{options.run}.{attempt}", note)
 
@@ -145,7 +158,7 @@ def _quarantined(item: Item) -> DeadPage:
     return DeadPage(PageOfFile(item, 1, 1), DeadLetter.of(item.source.origin, None, "open", error))
 
 
-def _noted(outcomes: Iterable[IngestOutcome], worker: IngestWorker) -> Iterator[IngestOutcome]:
+def _noted(outcomes: Iterable[IngestOutcome], worker: RecordsWorker) -> Iterator[IngestOutcome]:
     """The outcomes, while the worker keeps an eye on the limit of failures."""
     limit = worker.options.max_dead
     for outcome in outcomes:
@@ -157,7 +170,7 @@ def _noted(outcomes: Iterable[IngestOutcome], worker: IngestWorker) -> Iterator[
         yield outcome
 
 
-def commit_ingest(staged: StagedIngest, options: IngestRun) -> Entry:
+def commit_records(staged: StagedRecords, options: RecordsRun) -> Entry:
     """Publishes the files and writes the ledger entry; files of an earlier entry that are not made any more go.
 
     Raises:
@@ -193,7 +206,7 @@ def _earlier_outputs(output: str, unit: str) -> set[str]:
         return set()
 
 
-def _entry(staged: StagedIngest, options: IngestRun) -> Entry:
+def _entry(staged: StagedRecords, options: RecordsRun) -> Entry:
     written = staged.written
     counts = sum((file.as_counts() for file in written.files), Counts())
     return Entry(
