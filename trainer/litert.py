@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from ocr_model.bundle import Bundle, load_bundle
+from ocr_model.layers import folded
 from ocr_model.line_images import LINE_HEIGHT_PX
 from ocr_model.self_check import character_error_rate, read_line_images
 from trainer.collection import as_cut, load_folder
@@ -36,16 +38,20 @@ def convert(bundle: Path, weights: Weights) -> bytes:
     """
     loaded = load_bundle(bundle, "float32")
     config = recogniser_config(loaded.config)
-    network, _ = network_of(kept_weights(bundle), config, loaded.alphabet, loaded.alphabet)
+    network = folded(network_of(kept_weights(bundle), config, loaded.alphabet, loaded.alphabet)[0])
+    # Constants: LiteRT's variables are empty until a signature of their own has filled them.
+    trained, state = (
+        [tf.constant(keras.ops.convert_to_numpy(v)) for v in variables]
+        for variables in (network.trainable_variables, network.non_trainable_variables)
+    )
 
     @tf.function(input_signature=[tf.TensorSpec((None, LINE_HEIGHT_PX, None, 1), tf.uint8, name="lines")])
     def read_lines(lines: tf.Tensor) -> dict[str, tf.Tensor]:
-        return classes_and_confidences(network(lines, training=False))
+        logits, _ = network.stateless_call(trained, state, lines, training=False)
+        return classes_and_confidences(logits)
 
     with tempfile.TemporaryDirectory() as folder:
-        module = tf.Module()
-        module.network = network
-        tf.saved_model.save(module, folder, signatures={"read_lines": read_lines.get_concrete_function()})
+        tf.saved_model.save(tf.Module(), folder, signatures={"read_lines": read_lines.get_concrete_function()})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["read_lines"])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if weights == "float16":
