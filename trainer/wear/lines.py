@@ -5,6 +5,7 @@ A step takes a `WearBatch`: windows of one width out of both. All of it follows 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from trainer.collection import SUFFIXES
 from trainer.line_data import RealLine, load_real_lines, steps_needed
 from trainer.synthesis.damage import spread, warp
 from trainer.synthesis.fonts import FontCase
-from trainer.synthesis.lines import crop_window, draw_line, render
+from trainer.synthesis.lines import cut, draw_line
 from trainer.synthesis.text import TextSource
 from trainer.wear.networks import NOISE_MAPS, WIDTH_MULTIPLE_PX
 
@@ -77,7 +78,8 @@ def load_strips(folder: Path, exclude: Sequence[str] = (), at_most: int = 4000, 
 
 
 def _with_truth(folder: Path, exclude: Sequence[str]) -> list[RealLine]:
-    if any(folder.glob("*/pages/*.lines.json")) or any(folder.glob("*/lines/*.gt.txt")):
+    truths = itertools.chain(folder.glob("*/pages/*.lines.json"), folder.glob("*/lines/*.gt.txt"))
+    if any(truth.parents[1].name not in exclude for truth in truths):
         return load_real_lines(folder, tuple(exclude))
     return []
 
@@ -198,16 +200,13 @@ class CleanLine:
 def clean_line(rng: Rng, texts: TextSource, fonts: FontCase) -> CleanLine:
     """A line as the renderer draws it, cut as a finder would, sometimes a little askew, at 40 px."""
     parameters = draw_line(rng, texts, fonts)
-    line = render(parameters)
-    left, top, right, bottom = crop_window(line, parameters)
+    line = cut(parameters)
     slope = float(rng.normal(0, 0.006)) if rng.random() < 0.4 else 0.0
     wave = float(rng.uniform(0, 2.0)) if rng.random() < 0.1 else 0.0
-    ink = np.ascontiguousarray(line.ink[top:bottom, left:right])
-    if slope or wave:
-        ink = warp(ink, slope, wave, float(rng.random()))
+    ink = warp(line.ink, slope, wave, float(rng.random())) if slope or wave else line.ink
     small = at_line_height(ink)
     factor = np.array([small.shape[1] / ink.shape[1], small.shape[0] / ink.shape[0]])
-    boxes = (line.boxes - np.array([left, top, left, top])) * np.tile(factor, 2)
+    boxes = line.boxes * np.tile(factor, 2)
     clipped = np.asarray(np.clip(small, 0, 1), np.float32)
     return CleanLine(clipped, line.characters, boxes, parameters.size_px / 40)
 

@@ -48,6 +48,7 @@ from trainer.wear.lines import (
 )
 from trainer.wear.losses import as_read, only_seen
 from trainer.wear.metrics import diversity, frechet_distance, legible_share, look_of
+from trainer.wear.model import export_wear
 from trainer.wear.networks import WIDTH_MULTIPLE_PX, WearNetworks
 from trainer.wear.sheets import as_grey, sheet
 from trainer.wear.step import LossWeights, Networks, Outcome, Together, WearStep
@@ -138,8 +139,8 @@ def opened(recogniser: keras.Model) -> keras.Model:
 def train_wear(config: WearTraining, output: Path, ways: Ways = Ways()) -> dict[str, float]:
     """Learns how real lines are worn, or goes on with the run in `output`.
 
-    Leaves there what `trainer.run_folder.RunFolder` describes, with the weights of generator and encoder (the best)
-    and of the discriminator (the last), and `sheets/STEP.png`: clean | worn in several styles | real.
+    Leaves there what `trainer.run_folder.RunFolder` describes, the best weights being those of generator and encoder;
+    `sheets/STEP.png`, clean | worn in several styles | real; and at the end `exported`, see `trainer.wear.model`.
 
     Returns:
         The figures of the best validation, which is that of the lowest Fréchet distance over the share of lines read.
@@ -341,12 +342,9 @@ class _WearRun:
                 "no validation was good enough to be kept", "look at the sheets of the run; take more steps"
             )
         if self.run.writes:
-            self.load_best()
+            about = {"training": asdict(self.config), "figures": progress.best}
+            export_wear(self.config.networks, self._kept(), strips, about, self.run.path / "exported")
         return progress.best
-
-    def load_best(self) -> None:
-        for network, path in self._kept().items():
-            getattr(self.networks, network).load_weights(path)
 
     def _kept(self) -> dict[str, Path]:
         return {name: self.run.path / f"{name}.weights.h5" for name in ("generator", "encoder")}
