@@ -18,7 +18,7 @@ from typing import NoReturn
 from ocr_model import errors
 from ocr_model.errors import BadArgument, PagemillError
 from pipelines.bench import BENCH_EXAMPLES, add_bench_arguments, bench
-from pipelines.commands import books, estimate, evaluate, ingest, inspect, models, train, transcribe
+from pipelines.commands import books, estimate, evaluate, ingest, inspect, models, synthesize, train, transcribe
 from pipelines.commands import errors as error_causes
 from pipelines.config import words_of_config
 
@@ -88,6 +88,14 @@ VERBS = (
         ingest.add_arguments,
         ingest.run,
         ingest.EXAMPLES,
+        takes_beam_flags=True,
+    ),
+    Verb(
+        "synthesize",
+        "make records of rendered lines or pages",
+        synthesize.add_arguments,
+        synthesize.run,
+        synthesize.EXAMPLES,
         takes_beam_flags=True,
     ),
     Verb("inspect", "look at records", inspect.add_arguments, inspect.run, inspect.EXAMPLES),

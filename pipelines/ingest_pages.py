@@ -89,6 +89,7 @@ class IngestedPage:
         lines: of the truth, by what became of them: `recorded`, or the reason why not.
         letters: for lines that are lost although the truth has text for them.
         unknown: characters that are not among the known ones, in all lines of the truth.
+        notes: what else is counted, by name.
     """
 
     of: PageOfFile
@@ -96,9 +97,19 @@ class IngestedPage:
     lines: Counter[str]
     letters: tuple[DeadLetter, ...] = ()
     unknown: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
-IngestOutcome = IngestedPage | DeadPage | SkippedPage
+@dataclass(frozen=True)
+class DroppedPage:
+    """A page that was made and is not wanted: the reason, and how many lines it has."""
+
+    of: PageOfFile
+    reason: str
+    lines: int = 1
+
+
+IngestOutcome = IngestedPage | DeadPage | SkippedPage | DroppedPage
 
 
 @dataclass(frozen=True)

@@ -315,9 +315,10 @@ def _progress(tally_folder: str, planned: PlannedRecords) -> Progress:
 
 
 def tallies_of(report: Report) -> dict[str, Counter[str]]:
-    """`records`, `lines` and `unknown_characters` over all units; see `WrittenRecords`."""
-    groups = ("records", "lines", "unknown_characters")
-    return {group: durations.total(e.tallies.get(group, {}) for e in report.entries.values()) for group in groups}
+    """`records`, `lines`, `unknown_characters`, and `notes` if there are any, over all units; see `WrittenRecords`."""
+    groups = ("records", "lines", "unknown_characters", "notes")
+    found = {group: durations.total(e.tallies.get(group, {}) for e in report.entries.values()) for group in groups}
+    return {group: tally for group, tally in found.items() if tally or group != "notes"}
 
 
 def record_files(report: Report) -> list[RecordFile]:

@@ -19,7 +19,7 @@ from ocr_model.examples import KINDS, SPLITS, Kind, LineExample, PageExample, Sp
 from ocr_model.line_images import normalised_width
 from ocr_model.record_files import RecordWriter
 from pipelines.corpus import SourceFile
-from pipelines.ingest_pages import IngestedPage, IngestOutcome
+from pipelines.ingest_pages import DroppedPage, IngestedPage, IngestOutcome
 from pipelines.ledger import Counts, DeadLetter, FileCounts
 from pipelines.outputs import OutputFile, StagedFile, Staging
 from pipelines.read_pages import DeadPage, SkippedPage
@@ -53,7 +53,8 @@ class WrittenRecords:
     """What was written; the files are staged, not yet published.
 
     Attributes:
-        tallies: `records` by kind and split, `lines` of the truth by what became of them, `unknown_characters`.
+        tallies: `records` by kind and split, `lines` of the truth by what became of them, `unknown_characters`, and
+            `notes` where there are any.
     """
 
     outputs: list[OutputFile]
@@ -115,13 +116,14 @@ class _UnitWriter:
     counts: dict[str, Counts] = field(default_factory=dict)  # by file
     lines: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: IngestOutcome) -> None:
         of = outcome.of
         sources = (of.item.source, *of.item.copies)
         for number, source in enumerate(sources):
             fate = Counts(duplicates=1) if number else Counts(read=1)
-            if isinstance(outcome, SkippedPage):
+            if isinstance(outcome, SkippedPage | DroppedPage):
                 fate = Counts(skipped=1)
             elif isinstance(outcome, DeadPage):
                 fate = Counts(dead=1)
@@ -129,6 +131,8 @@ class _UnitWriter:
             self._tally(source, Counts(files=int(of.number == 1), pages=1) + fate)
         if isinstance(outcome, IngestedPage):
             self._record(outcome, sources[0])
+        elif isinstance(outcome, DroppedPage):
+            self.lines[outcome.reason] += outcome.lines
 
     def _tally(self, source: SourceFile, counts: Counts) -> None:
         self.counts[source.origin] = self.counts.get(source.origin, Counts()) + counts
@@ -144,6 +148,7 @@ class _UnitWriter:
         self.letters += [replace(letter, unit=self.unit) for letter in page.letters]
         self.lines.update(page.lines)
         self.unknown.update(page.unknown)
+        self.notes.update(page.notes)
         self._tally(source, Counts(lines=page.lines["recorded"], characters=_characters(page.examples)))
 
     def _shard(self, kind: Kind, split: Split) -> RecordWriter:
@@ -172,6 +177,7 @@ class _UnitWriter:
             "records": dict(records),
             "lines": dict(sorted(self.lines.items())),
             "unknown_characters": dict(sorted(self.unknown.items())),
+            **({"notes": dict(sorted(self.notes.items()))} if self.notes else {}),
         }
         return WrittenRecords(sorted(outputs), self.letters, files, tallies)
 
