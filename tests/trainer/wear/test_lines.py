@@ -91,7 +91,7 @@ def test_a_folder_without_lines_is_told(tmp_path: Path) -> None:
 
 
 def test_too_few_lines_are_told_with_both_numbers() -> None:
-    with pytest.raises(BadInput, match="5 of 8 real lines are at least 192 px wide.*from 200 such lines"):
+    with pytest.raises(BadInput, match=r"5 of 8 real lines are at least 192 px wide.*from 200 such lines"):
         long_enough([*noise_strips(5), *noise_strips(3, 100)], 192)
     assert len(long_enough(noise_strips(5), 192, at_least=5)) == 5
 

@@ -63,7 +63,7 @@ def test_styles_come_from_the_prior_or_from_a_collection(wear: Wear, tmp_path: P
         cv2.imwrite(str(tmp_path / f"{i}.png"), strip.pixels)
     found = wear.bank(str(tmp_path))
     np.testing.assert_allclose(found, wear.styles_of(noise_strips(2)), atol=1e-5)
-    with pytest.raises(BadInput, match="no collection other.*learnt from: s0, s1"):
+    with pytest.raises(BadInput, match=r"no collection other.*learnt from: s0, s1"):
         wear.bank("other")
 
 

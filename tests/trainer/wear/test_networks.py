@@ -1,7 +1,10 @@
+import inspect
+
 import keras
 import numpy as np
 import pytest
 
+from trainer.wear import networks
 from trainer.wear.networks import (
     Folded,
     Thinned,
@@ -79,5 +82,4 @@ def test_thinned_noise_is_as_strong_as_before() -> None:
 
 
 def test_the_networks_are_made_of_keras_alone() -> None:
-    source = __import__("trainer.wear.networks", fromlist=["x"]).__file__
-    assert "tensorflow" not in open(source, encoding="utf-8").read()
+    assert "tensorflow" not in inspect.getsource(networks)

@@ -57,6 +57,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(step: WearStep) -> None:
     assert all(np.isfinite(w).all() for w in step.networks.discriminator.get_weights())
 
 
+@pytest.mark.slow
 def test_each_optimiser_learns_its_own_networks_only(step: WearStep) -> None:
     networks = {name: getattr(step.networks, name) for name in ("encoder", "generator", "discriminator", "reads")}
     before = {name: [np.array(w) for w in n.get_weights()] for name, n in networks.items()}
