@@ -169,7 +169,7 @@ class FineTuned:
         by_line: whether lines, not documents, were divided between training and validation.
         skipped: lines that were left out, by reason.
         config: of the fine-tuning, plain values.
-        before, after: figures on the validation lines; a name is `cer`, `cer_old` or `cer_SOURCE`.
+        before, after: figures on the validation lines; a name is `cer`, `cer_old`, `cer_SOURCE`, or `cer_other_SOURCE`.
         confusions_before, confusions_after: on the validation lines of the collection.
         environment: as `trainer.run_folder.environment` gives it.
     """
@@ -226,9 +226,9 @@ def finetuned_card(facts: FineTuned, data_note: str) -> str:
 
 
 def _figures(facts: FineTuned) -> str:
-    names = {"cer": "the collection, all", "cer_old": "other lines (the old skill)"}
+    names = {"cer": "the collection, all", "cer_old": "replayed kinds of lines (the old skill)"}
     rows = [
-        f"| {names.get(name, name.removeprefix('cer_'))} | {100 * before:.2f} | {100 * facts.after[name]:.2f} |"
+        f"| {names.get(name) or _source(name)} | {100 * before:.2f} | {100 * facts.after[name]:.2f} |"
         for name, before in facts.before.items()
         if name in facts.after
     ]
@@ -238,6 +238,15 @@ def _figures(facts: FineTuned) -> str:
         f"{table}\n\nOn {facts.validation_lines} lines that were kept out of training ({note} were divided); they "
         "chose the best step, so they are a little flattering."
     )
+
+
+def _source(figure: str) -> str:
+    """
+    >>> _source("cer_letters"), _source("cer_other_books")
+    ('letters', 'other lines: books')
+    """
+    name = figure.removeprefix("cer_")
+    return f"other lines: {name.removeprefix('other_')}" if name.startswith("other_") else name
 
 
 def _lines_section(facts: FineTuned) -> str:

@@ -54,6 +54,7 @@ BUNDLE = "bundle"  # in the folder of the run
 BEFORE = "before.json"
 FREEZABLE = ("none", "backbone")
 FRUITLESS = 400  # rendered lines outside of the alphabet in a row, after which no more are tried
+WATCHED_LINES = 60
 OLD_LINES = 80  # rendered lines that tell whether the old skill is kept
 LOOP = LoopConfig(steps=200, learning_rate=5e-4, warmup_steps=40, ema=0.98, validate_every=25, patience=4)
 FROZEN_LEARNING_RATE = 2e-3  # of the last layer alone
@@ -72,6 +73,8 @@ class FineTuning:
         replay_share: share of lines that are not of the collection.
         replay: folder of such lines (as `lines`); None renders some, if fonts are installed.
         text: folder of text files for rendered lines; None takes the built-in word list.
+        watch: folder of lines of other kinds (as `lines`) that are read before and after, and not trained on: the card
+            tells what each source lost.
         validation_share: share of the documents of a folder that is kept for validation.
         batch_px: width of all lines of a batch together; max_width_px: wider lines are left out.
         precision: Keras dtype policy; None takes the one that the bundle is read in on this machine.
@@ -88,6 +91,7 @@ class FineTuning:
     replay_share: float = 0.35
     replay: Path | None = None
     text: Path | None = None
+    watch: Path | None = None
     validation_share: float = 0.15
     batch_px: int = 12_000
     max_width_px: int = 2048
@@ -115,7 +119,8 @@ class Outcome:
     """What came of it.
 
     Attributes:
-        before, after: figures of the start model and of the best validation (`cer`, `cer_old`, `cer_SOURCE`).
+        before, after: figures of the start model and of the best validation (`cer`, `cer_old`, `cer_SOURCE`), and of
+            the watched lines (`cer_other_SOURCE`).
         bundle: the new bundle; None where nothing was gained, and on workers that leave the files to the chief.
     """
 
@@ -149,6 +154,9 @@ def finetune(config: FineTuning, output: Path, ways: Ways = Ways(), data_note: s
     precision = config.precision or {"bfloat16": "mixed_bfloat16"}.get(bundle.precision, "float32")
     keras.mixed_precision.set_global_policy(precision)
     start = start_from(bundle, collection.texts(), config.alphabet)
+    if start.added:
+        counts = bundle.alphabet.unknown(collection.texts())
+        print("new characters:", ", ".join(f"{c} (U+{ord(c):04X}) {counts[c]} times" for c in start.added), flush=True)
     check_start(start, collection)
     old = old_lines(config, start.alphabet)
     examination = Examination(collection.validation, old)
@@ -163,6 +171,8 @@ def finetune(config: FineTuning, output: Path, ways: Ways = Ways(), data_note: s
     if after["cer"] >= before["cer"] or not writes:
         return Outcome(before, after, None)
     start.model.load_weights(output / "best.weights.h5")
+    watched = Examination(watched_lines(config), [], "cer_other_")
+    before, after = (a | watched.of_sources(b) for a, b in ((before, bundle), (after, as_bundle(start))))
     spent = time.monotonic() - began[0], time.process_time() - began[1]
     facts = FineTuned(
         start=bundle.path.name,
@@ -190,6 +200,7 @@ def finetune(config: FineTuning, output: Path, ways: Ways = Ways(), data_note: s
         {"training": training},
         finetuned_card(facts, data_note),
         output / BUNDLE,
+        language_model=bundle.path,
     )
     return Outcome(before, after, output / BUNDLE)
 
@@ -244,10 +255,31 @@ def old_lines(config: FineTuning, alphabet: Alphabet) -> list[tuple[Grey, str]]:
     return [(strip, text) for strip, text, _ in islice(rendered, OLD_LINES)]
 
 
-class Examination:
-    """The held-out lines, and what a bundle (or a network in its place) makes of them."""
+def watched_lines(config: FineTuning) -> list[RealLine]:
+    """At most `WATCHED_LINES` of each source of the watched folder, evenly taken."""
+    if config.watch is None:
+        return []
+    found = load_folder(config.watch, 0.5)
+    sources: dict[str, list[RealLine]] = {}
+    for line in sorted((*found.training, *found.validation), key=lambda line: (line.source, line.document, line.text)):
+        sources.setdefault(line.source, []).append(line)
+    return [
+        lines[i * len(lines) // count]
+        for lines in sources.values()
+        for count in [min(len(lines), WATCHED_LINES)]
+        for i in range(count)
+    ]
 
-    def __init__(self, lines: Sequence[RealLine], old: Sequence[tuple[Grey, str]]) -> None:
+
+class Examination:
+    """The held-out lines, and what a bundle (or a network in its place) makes of them.
+
+    Args:
+        prefix: of the figure of a source.
+    """
+
+    def __init__(self, lines: Sequence[RealLine], old: Sequence[tuple[Grey, str]], prefix: str = "cer_") -> None:
+        self.prefix = prefix
         self.strips = [*(as_cut(line) for line in lines), *(strip for strip, _ in old)]
         self.texts = [*(line.text for line in lines), *(text for _, text in old)]
         self.groups = [*(line.source for line in lines), *("old" for _ in old)]
@@ -259,10 +291,17 @@ class Examination:
         """`cer` of the collection, `cer_old` of other lines if there are any, `cer_SOURCE` where there are several."""
         read = self._read(bundle)
         new = {group for group in self.groups if group != "old"}
-        groups = {"cer": new, **({f"cer_{group}": {group} for group in sorted(new)} if len(new) > 1 else {})}
+        groups = {"cer": new, **({self.prefix + group: {group} for group in sorted(new)} if len(new) > 1 else {})}
         if "old" in self.groups:
             groups["cer_old"] = {"old"}
         return {name: self._cer(read, members) for name, members in groups.items()}
+
+    def of_sources(self, bundle: Bundle) -> dict[str, float]:
+        """A figure for each source and no other; none where there are no lines."""
+        if not self.strips:
+            return {}
+        read = self._read(bundle)
+        return {self.prefix + group: self._cer(read, {group}) for group in sorted(set(self.groups))}
 
     def _cer(self, read: Sequence[str], groups: set[str]) -> float:
         chosen = [i for i, group in enumerate(self.groups) if group in groups]

@@ -104,11 +104,17 @@ def add_finetuning_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of such lines; without --replay they are rendered (default 0.35, 0 for none)",
     )
     group.add_argument(
+        "--watch",
+        type=Path,
+        metavar="DIR",
+        help="line images with truth of other kinds to read before and after: the card tells what they lose",
+    )
+    group.add_argument(
         "--data-note", type=Path, metavar="FILE", help="Markdown for the card: where the lines are from, licences"
     )
 
 
-TUNING_ONLY = ("lines", "alphabet", "freeze", "layer_decay", "replay", "replay_share", "data_note")
+TUNING_ONLY = ("lines", "alphabet", "freeze", "layer_decay", "replay", "replay_share", "watch", "data_note")
 NOT_FOR_TUNING = ("data", "real_share", "start")
 
 
@@ -293,7 +299,13 @@ def check(arguments: argparse.Namespace) -> None:
         )
     if arguments.focal and arguments.network == "finder":
         raise BadArgument("--focal with finder", "the focal loss is the recogniser's")
-    for name, what in (("data", "SOURCE/pages and SOURCE/lines"), ("text", ".txt files"), ("lines", "line images")):
+    for name, what in (
+        ("data", "SOURCE/pages and SOURCE/lines"),
+        ("text", ".txt files"),
+        ("lines", "line images"),
+        ("replay", "line images"),
+        ("watch", "line images"),
+    ):
         folder = getattr(arguments, name)
         if folder is not None and not folder.is_dir():
             raise BadInput(f"no {name} folder {folder}", f"name a folder of {what}")

@@ -71,7 +71,10 @@ def main() -> None:
     parser.add_argument("--layer-decay", type=float, default=FineTuning(lines=Path()).layer_decay)
     arguments = parser.parse_args()
     lines = some_lines(arguments.data / "train" / SOURCE / "lines", arguments.lines, arguments.output / "lines")
-    real = arguments.data / "real"
+    real, others = arguments.data / "real", arguments.output / "others"
+    shutil.rmtree(others, ignore_errors=True)
+    for name in OTHERS:
+        shutil.copytree(real / name / "lines", others / name / "lines")
     sources = {SOURCE: all_lines(real / SOURCE, 10_000)}
     sources |= {name: all_lines(real / name, arguments.sample) for name in OTHERS}
     rates, costs = {"start": error_rates(None, sources)}, {}
@@ -81,6 +84,7 @@ def main() -> None:
         loop = replace(LOOP, steps=arguments.steps, learning_rate=arguments.learning_rate or usual)
         config = FineTuning(
             lines=lines,
+            watch=others,
             freeze=freeze,
             loop=loop,
             replay_share=arguments.replay_share,

@@ -1,8 +1,9 @@
 """Figures of training: lines a second of the loop beside `model.fit`, and the share of time spent waiting for data.
 
-python -m tests.figures.training --data DATA --text TEXT [--steps 40] [--processes 1]
+python -m tests.figures.training --data DATA --text TEXT [--records RECORDS] [--steps 40] [--processes 1]
 
 Both learn from the same batches with the same network, precision, loss, clipping and averaging, in turn, in one run.
+Waiting is measured with rendering on the fly and, where records of `pagemill ingest` are given, with these alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from trainer.loop import LoopConfig, Step
 from trainer.losses import CtcLoss, ctc_losses
 from trainer.optimiser import AdamW
 from trainer.profile import Profile
-from trainer.recogniser import arrays
+from trainer.recogniser import RecogniserTraining, arrays, of_records
 
 Arrays = dict[str, np.ndarray]
 
@@ -69,10 +71,14 @@ def by_fit(batches: list[Arrays]) -> float:
 
 
 def waiting_share(config: LineDataConfig, steps: int) -> tuple[float, float]:
-    """Share of the time spent waiting for rendered data, and lines a second, after `steps` steps to warm up."""
-    model, profile = a_model(), Profile()
+    """Share of the time spent waiting for data, and lines a second, after `steps` steps to warm up."""
+    training = RecogniserTraining(config)
+    if config.records is not None:
+        training = of_records(training, config.records)
+    keras.utils.set_random_seed(1)
+    model, profile = build_recogniser(training.network), Profile()
     step = Step(tf.distribute.get_strategy(), model, AdamW(model, 1e-2), CtcLoss(), LoopConfig(steps=1))
-    stream = BatchStream(config, DEFAULT_ALPHABET)
+    stream = BatchStream(training.data, training.alphabet)
     try:
         batches = iter(stream)
         for number in range(2 * steps):
@@ -93,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--text", type=Path)
+    parser.add_argument("--records", type=Path)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--precision", default="mixed_bfloat16")
@@ -107,8 +114,12 @@ def main() -> None:
     lines = sum(len(batch["inputs"]) for batch in batches)
     for name, seconds in (("loop", by_loop(batches)), ("model.fit", by_fit(batches)), ("loop again", by_loop(batches))):
         print(f"{name:<12}{lines / seconds:8.1f} lines/s", flush=True)
-    waiting, pace = waiting_share(config, arguments.steps)
-    print(f"rendered on the fly, {arguments.processes} processes: waiting {waiting:.1%}, {pace:.1f} lines/s")
+    kinds = {"rendered on the fly": config}
+    if arguments.records is not None:
+        kinds["records alone"] = replace(config, real=None, records=arguments.records, real_share=1.0)
+    for name, kind in kinds.items():
+        waiting, pace = waiting_share(kind, arguments.steps)
+        print(f"{name}, {arguments.processes} processes: waiting {waiting:.1%}, {pace:.1f} lines/s", flush=True)
 
 
 if __name__ == "__main__":
