@@ -320,6 +320,7 @@ def _count_characters(lines: _Lines, folder: Path) -> dict[str, int]:
 
     _analysed(lines, preprocess, folder)
     path = tft.TFTransformOutput(str(folder)).vocabulary_file_by_name("characters")
+    assert path is not None  # the graph was just made with a vocabulary of that name
     counts = {}
     for line in Path(path).read_text(encoding="utf-8").split("\n"):
         count, _, character = line.partition(" ")

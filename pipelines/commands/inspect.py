@@ -15,9 +15,10 @@ EXAMPLES = """examples:
   pagemill inspect records --find letter-17
   pagemill inspect records/records/page/train/000001-abcdef01.tfrecord.gz
 
-A folder is the --output of `pagemill ingest`. On the sheet, outlines are blue, baselines green, and lines that cannot
-be learnt red."""
-_SHOWN, _ON_SHEET = 5, 40
+A folder is the --output of `pagemill ingest`. On the sheet, the lines of a page are tinted from yellow to blue in their
+order, with green baselines and a purple way from line to line; lines that cannot be learnt are red. The blue frame in
+the picture of a line is the line itself, what is around it is kept for training."""
+_SHOWN, _ON_SHEET = 5, 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

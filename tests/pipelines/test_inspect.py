@@ -1,16 +1,24 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from ocr_model.document import Box
 from ocr_model.errors import BadArgument, BadInput, NothingToDo
+from ocr_model.examples import Origin, PageExample, RecordImage
+from ocr_model.truth import GroundTruthLine
 from pipelines.cli import _Parser
 from pipelines.commands import inspect
-from pipelines.inspect_records import contact_sheet, example_text, read_path
+from pipelines.ingest_pages import png
+from pipelines.inspect_records import _shown, contact_sheet, example_text, read_path
 from tests.ocr_model.test_examples import LINE, PAGE
 from tests.pipelines.corpora import corpus_of, put
 from tests.pipelines.test_features import command
+
+Colour = NDArray[np.int_]
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +68,49 @@ def test_examples_are_found_by_name_and_text(records: str, capsys: pytest.Captur
 def test_sheet_shows_all_pictures(records: str, tmp_path: Path) -> None:
     assert inspected(records, "--sheet", str(tmp_path / "sheet.png")) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width >= 3 * 360 and sheet.height >= 480 and sheet.mode == "RGB"
-        colours = {colour for _, colour in sheet.getcolors(2**24) or []}
-    assert any(blue - red > 100 for red, _, blue in colours)  # outlines
+        assert sheet.mode == "RGB"
+        found = np.asarray(sheet, int)
+    red, green, blue = found[..., 0], found[..., 1], found[..., 2]
+    assert (blue - red > 100).any()  # the last line of a page, or the frame of a line
+    assert ((red - blue > 60) & (green - blue > 60)).any()  # the first line of a page
     for kind in ("page", "line"):
         one = contact_sheet(list(read_path(records, kind))[:1])  # type: ignore[arg-type]
         assert Image.open(io.BytesIO(one)).format == "PNG"
 
 
+def sheet_of(*lines: GroundTruthLine, ordered: bool = True) -> Colour:
+    """The sheet of a white page of 100 x 100 pixels with these lines, [height, width, 3] RGB."""
+    data = png(np.full((100, 100), 255, np.uint8))
+    origin, image = Origin("a.png", "a", 1, "ab-0001", 100, 100), RecordImage(data, "png", 100, 100)
+    with Image.open(io.BytesIO(contact_sheet([PageExample(origin, image, lines, ordered)]))) as sheet:
+        return np.asarray(sheet, int)[12:112, 12:112]
+
+
+def test_line_that_is_lost_is_outlined_in_red_and_others_are_not() -> None:
+    box = Box(20, 40, 80, 60)
+    sound, lost = sheet_of(GroundTruthLine("a", box)), sheet_of(GroundTruthLine("", box, problem="no-text"))
+    assert lost[50, 20].tolist() == [220, 0, 0] and sound[50, 20].tolist() != [220, 0, 0]
+    assert sound[50, 50].tolist() == lost[50, 50].tolist() != [255, 255, 255] == sound[20, 50].tolist()
+
+
+def test_way_of_reading_is_drawn_where_the_order_is_known() -> None:
+    lines = [GroundTruthLine("a", Box(10, 10, 40, 20)), GroundTruthLine("b", Box(10, 80, 40, 90))]
+    ordered, unordered = sheet_of(*lines), sheet_of(*lines, ordered=False)
+    red, green, blue = ordered[50, 10].tolist()
+    assert green < 60 < 150 < red == blue and unordered[50, 10].tolist() == [255, 255, 255]
+
+
+def test_character_that_the_font_lacks_is_shown_by_its_number() -> None:
+    assert _shown("ſe⸗") == "ſe<2E17>"
+
+
 def test_what_cannot_be_shown_is_told(records: str, tmp_path: Path) -> None:
     with pytest.raises(NothingToDo):
         inspected(records, "--find", "nowhere")
-    with pytest.raises(BadInput, match="cannot read"):
+    with pytest.raises(BadInput, match=f"cannot read {tmp_path}/gone.gz: No such file"):
         inspected(str(tmp_path / "gone.gz"))
+    with pytest.raises(BadInput, match=f"{tmp_path} holds no records.json"):
+        inspected(str(tmp_path))
     with pytest.raises(BadInput, match="is damaged, or no compressed file"):
         inspected(__file__)
     with pytest.raises(BadArgument):
