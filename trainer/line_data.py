@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
-from ocr_model.errors import BadInput
+from ocr_model.errors import BadArgument, BadInput
 from ocr_model.examples import is_validation
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
 from ocr_model.text import normalise_line
@@ -45,6 +45,7 @@ class LineDataConfig:
     Attributes:
         real: folders of real lines (`SOURCE/pages`, `SOURCE/lines`); None for none.
         records: folder of `pagemill ingest` with real lines, in the place of `real`.
+        mixed: further folders of records with the share of the draws that each gets: worn lines, say.
         bounds: ascending widths in pixels at which the buckets of the records' features end; empty takes the buckets of
             reading, `ocr_model.line_images.bucket_width`.
         text: folder of text files for rendered lines; None takes the built-in word list.
@@ -70,6 +71,15 @@ class LineDataConfig:
     seed: int = 1
     records: Path | None = None
     bounds: tuple[float, ...] = ()
+    mixed: tuple[tuple[Path, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        shares = [share for _, share in self.mixed]
+        if not 0 <= self.real_share <= 1 or min(shares, default=1.0) <= 0 or sum(shares) >= 1:
+            raise BadArgument(
+                f"shares of real lines {self.real_share} and of mixed records {shares}",
+                "give a share of real lines from 0 to 1, and others above 0 that leave something",
+            )
 
 
 def padded_width(width_px: int, bounds: tuple[float, ...]) -> int:
@@ -351,6 +361,7 @@ def draws(config: LineDataConfig, worker: int) -> Callable[[int], Drawn]:
     """A function from a number to raw strips with text and name, which depend on seed, worker and number alone."""
     cv2.setNumThreads(1)
     real = real_draws(config, worker) if config.real_share > 0 else None
+    mixed = [(_records(config, folder, worker, 0.0), share) for folder, share in config.mixed]
     rendered = rendered_draws(config.text) if config.real_share < 1 or real is None else None
     # a draw gives one real line or two rendered ones
     share = 0.0 if real is None else config.real_share / (config.real_share + (1 - config.real_share) / 2)
@@ -360,17 +371,29 @@ def draws(config: LineDataConfig, worker: int) -> Callable[[int], Drawn]:
         if rng.random() < config.non_text_share:
             # a lone space is read as nothing
             return [(sample_non_text(rng), " ", f"no text {worker}/{number}")]
+        place = rng.random() if mixed else 1.0
+        for stream, of_draws in mixed:
+            if place < of_draws:
+                return _taken(rng, stream.line(number))
+            place -= of_draws
         if real is not None and rng.random() < share:
-            line = real(rng, number)
-            if line is None:
-                return []
-            crop = recropped(rng, draw_real(rng, line), 0.15 if any(line.margins) else 0.5)
-            return [(crop, line.text, f"{line.source}/{line.document}: {line.text}")]
+            return _taken(rng, real(rng, number))
         assert rendered is not None
         made = [(recropped(rng, image, 0.25), text) for image, text in rendered(rng)]
         return [(image, text, f"rendered {worker}/{number}/{i}: {text}") for i, (image, text) in enumerate(made)]
 
     return draw
+
+
+def _taken(rng: Rng, line: RealLine | None) -> Drawn:
+    if line is None:
+        return []
+    crop = recropped(rng, draw_real(rng, line), 0.15 if any(line.margins) else 0.5)
+    return [(crop, line.text, f"{line.source}/{line.document}: {line.text}")]
+
+
+def _records(config: LineDataConfig, folder: Path, worker: int, validation_share: float) -> RecordLines:
+    return RecordLines(folder, worker, config.processes, config.seed, validation_share)
 
 
 def real_draws(config: LineDataConfig, worker: int) -> Callable[[Rng, int], RealLine | None] | None:
@@ -380,7 +403,7 @@ def real_draws(config: LineDataConfig, worker: int) -> Callable[[Rng, int], Real
     stream goes on, so that the line depends on the number of the draw alone.
     """
     if config.records is not None:
-        stream = RecordLines(config.records, worker, config.processes, config.seed, config.validation_share)
+        stream = _records(config, config.records, worker, config.validation_share)
         return lambda rng, number: stream.line(number)
     if config.real is None:
         return None

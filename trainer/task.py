@@ -57,6 +57,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--data", type=Path, metavar="DIR", help="real scans with truth: SOURCE/pages and SOURCE/lines")
     group.add_argument("--records", type=Path, metavar="DIR", help="the --output of `pagemill ingest`")
+    group.add_argument(
+        "--mix",
+        action="append",
+        type=_folder_and_share,
+        metavar="DIR:SHARE",
+        help="records of further lines (worn or rendered ones) with their share of the draws; may be repeated",
+    )
     group.add_argument("--lines", type=Path, metavar="DIR", help="line images with truth (with --from)")
     group.add_argument(
         "--text", type=Path, metavar="DIR", help="UTF-8 text files, a paragraph a line, for rendered lines and pages"
@@ -115,7 +122,7 @@ def add_finetuning_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 TUNING_ONLY = ("lines", "alphabet", "freeze", "layer_decay", "replay", "replay_share", "watch", "data_note")
-NOT_FOR_TUNING = ("data", "real_share", "start")
+NOT_FOR_TUNING = ("data", "real_share", "mix", "start")
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +173,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def _folder_and_share(text: str) -> tuple[Path, float]:
+    folder, _, share = text.rpartition(":")
+    try:
+        return Path(folder), float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not DIR:SHARE, as worn:0.2") from None
+
+
 # ---- from flags to configurations; nothing here starts TensorFlow's runtime
 
 
@@ -200,7 +215,14 @@ def recogniser_from(arguments: argparse.Namespace) -> Any:
     from trainer.recogniser import RecogniserTraining, of_records
 
     shares = _given(arguments, "real_share", "validation_share")
-    data = LineDataConfig(arguments.data, arguments.text, processes=arguments.processes, seed=arguments.seed, **shares)
+    data = LineDataConfig(
+        arguments.data,
+        arguments.text,
+        processes=arguments.processes,
+        seed=arguments.seed,
+        mixed=tuple(arguments.mix or ()),
+        **shares,
+    )
     config = RecogniserTraining(data, precision=arguments.precision or PRECISION, focal=arguments.focal)
     config = replace(config, loop=loop_from(config.loop, arguments))
     return config if arguments.records is None else of_records(config, arguments.records)
@@ -297,6 +319,8 @@ def check(arguments: argparse.Namespace) -> None:
             "one source of real lines is expected",
             "give --records or --lines" if tuning else "give --data or --records",
         )
+    if arguments.mix and arguments.network == "finder":
+        raise BadArgument("--mix with finder", "mixed records hold lines, which are the recogniser's")
     if arguments.focal and arguments.network == "finder":
         raise BadArgument("--focal with finder", "the focal loss is the recogniser's")
     for name, what in (

@@ -11,12 +11,12 @@ import pytest
 from ocr_model.affine import Affine
 from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
 from ocr_model.document import Box
-from ocr_model.errors import BadInput, BadModel
+from ocr_model.errors import BadArgument, BadInput, BadModel
 from ocr_model.examples import Origin, PageExample, RecordImage
 from ocr_model.line_features import LineFeatures
 from ocr_model.truth import GroundTruthLine
 from tests.trainer.small_records import example, write_records
-from trainer.line_data import Bucketer, LineDataConfig, generate, validation_lines
+from trainer.line_data import Bucketer, LineDataConfig, draws, generate, validation_lines
 from trainer.page_records import record_pages
 from trainer.recogniser import RecogniserTraining, of_records
 from trainer.record_lines import RecordLines, validation_records
@@ -115,6 +115,18 @@ def test_batches_come_from_records_alone_and_go_on_from_any_place(records: Path)
         np.testing.assert_array_equal(expected.images, batch.images)
         assert expected.examples == batch.examples
     assert [text for _, text, _ in validation_lines(config)] == ["zz", "zz"]
+
+
+def test_other_records_are_mixed_in_at_their_share(records: Path, tmp_path: Path) -> None:
+    worn = write_records(tmp_path / "worn", [example(1, "train", "worn", text="w")])
+    config = LineDataConfig(None, None, 1.0, 0.0, records=records, mixed=((worn, 0.25),))
+    draw = draws(config, 0)
+    drawn = [text for number in range(400) for _, text, _ in draw(number)]
+    assert len(drawn) == 400
+    assert 0.18 < drawn.count("w") / 400 < 0.32
+    for shares in ((0.5, 0.6), (0.0,)):
+        with pytest.raises(BadArgument, match="mixed records"):
+            LineDataConfig(None, None, mixed=tuple((worn, share) for share in shares))
 
 
 def test_a_batch_is_padded_to_the_end_of_its_bucket_in_the_features() -> None:

@@ -29,8 +29,8 @@ def test_flags_change_the_configuration_and_leave_the_rest() -> None:
     assert loop == LoopConfig(steps=7, ema=0.9, accumulate=3, seed=5, jit=True)
     ways = ways_from(parsed("--strategy", "mirrored", "--devices", "2", "--keep", "4", "--profile", "--threads", "3"))
     assert (ways.hardware, ways.keep, ways.profile) == (Hardware("mirrored", "2", threads=3), 4, True)
-    data = recogniser_from(parsed("recogniser", "--data", "d", "--real-share", "0.5", "--processes", "2")).data
-    assert data == LineDataConfig(Path("d"), None, real_share=0.5, processes=2)
+    data = recogniser_from(parsed("recogniser", "--data", "d", "--real-share", "0.5", "--mix", "w:0.1")).data
+    assert data == LineDataConfig(Path("d"), None, real_share=0.5, mixed=((Path("w"), 0.1),))
     finder = finder_from(parsed("finder", "--data", "d", "--validation-share", "0.2", "--precision", "float32"))
     assert (finder.validation_share, finder.policy) == (0.2, "float32")
     assert finder.samples.real_share == FinderTrainingConfig().samples.real_share
@@ -62,6 +62,7 @@ def test_from_makes_a_fine_tuning_of_the_bundle_named() -> None:
         (["recogniser", "--data", ".", "--output", "r", "--text", "none"], 2, "no text folder"),
         (["recogniser", "--data", ".", "--output", "r", "--steps", "0"], 1, "no positive number"),
         (["reader"], 1, "invalid choice"),
+        (["recogniser", "--data", ".", "--output", "r", "--mix", "w"], 1, "'w' is not DIR:SHARE"),
     ],
 )
 def test_an_error_is_one_line_with_the_exit_code_of_the_command(
