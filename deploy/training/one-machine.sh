@@ -1,12 +1,10 @@
 #!/bin/sh
 # Trains on all GPUs of one machine; a run that was broken off goes on.
-#   deploy/training/one-machine.sh recogniser DATA TEXT RUN [further flags of python -m trainer.task]
+#   deploy/training/one-machine.sh FLAGS of python -m trainer.task …
+#   deploy/training/one-machine.sh recogniser --records RECORDS --text TEXT --output RUN
 set -eu
-if [ "$#" -lt 4 ]; then
-    sed -n '2,3s/^# //p' "$0" >&2
+if [ "$#" -lt 3 ]; then
+    sed -n '2,4s/^# //p' "$0" >&2
     exit 1
 fi
-network=$1 data=$2 text=$3 output=$4
-shift 4
-exec python -m trainer.task "$network" --data "$data" --text "$text" --output "$output" \
-    --strategy mirrored --jit --processes "$(nproc)" "$@"
+exec "${PYTHON:-python}" -m trainer.task --strategy mirrored --jit --processes "$(nproc)" "$@"

@@ -94,6 +94,23 @@ def test_a_script_is_sound_and_tells_how_it_is_called(path: Path) -> None:
     assert path.name in called.stderr
 
 
+@pytest.mark.parametrize("name", ["one-machine.sh", "tpu-vm.sh"])
+def test_a_script_hands_its_flags_to_the_trainer_which_takes_them(tmp_path: Path, name: str) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    flags = ["recogniser", "--records", "a folder", "--output", "r", "--processes", "3"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python)}
+    called = subprocess.run([TRAINING / name, *flags], env=environment, capture_output=True, text=True, check=True)
+    module, words = called.stdout.splitlines()[:2], called.stdout.splitlines()[2:]
+    assert module == ["-m", "trainer.task"]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_arguments(parser)
+    arguments = parser.parse_args(words)
+    assert arguments.records == Path("a folder") and arguments.processes == 3
+    assert arguments.strategy == {"one-machine.sh": "mirrored", "tpu-vm.sh": "tpu"}[name]
+
+
 @pytest.mark.parametrize(("code", "starts"), [(0, 1), (2, 1), (15, 3), (137, 3)])
 def test_a_worker_is_started_again_after_what_another_attempt_may_mend(tmp_path: Path, code: int, starts: int) -> None:
     python, log = tmp_path / "python", tmp_path / "log"
