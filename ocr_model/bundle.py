@@ -4,6 +4,7 @@ config.json     format, version, what the recogniser takes (`LineInput`) and its
 alphabet.json   `ocr_model.alphabet`
 finder/         SavedModel with the signatures `find_lines` (bfloat16) and `find_lines_float32`
 recogniser/     SavedModel with the signatures `read_lines` (bfloat16) and `read_lines_float32`
+language_model.bin   `ocr_model.language_model`, where lines are decoded with one
 self_check/     `ocr_model.self_check`: a few line images with what the recogniser made of them when it was exported
 MODEL_CARD.md   training data and their licences, figures, command, seed
 SHA256SUMS      digests of all other files, for `pagemill models verify` and `sha256sum -c`
@@ -25,7 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr_model.alphabet import Alphabet
+from ocr_model.beam import refined
 from ocr_model.errors import BadArgument, BadModel
+from ocr_model.language_model import FILE as LANGUAGE_MODEL
+from ocr_model.language_model import LanguageModel
 from ocr_model.line_images import LINE_HEIGHT_PX
 
 FORMAT = "pagemill-bundle"
@@ -33,10 +37,12 @@ VERSION = 1
 DEFAULT_BUNDLE = Path(__file__).parent / "models" / "default"
 PRECISIONS = ("auto", "bfloat16", "float32")
 NORMALISATION = "ink-and-paper-percentiles"  # names what `line_images.normalise_line_image` does to a strip
+DECODERS = ("beam", "greedy")
 CHECKSUMS = "SHA256SUMS"
 CARD = "MODEL_CARD.md"
 
 Maps = dict[str, npt.NDArray[np.float32]]
+ReadLines = Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Bundle:
         precision: `bfloat16` or `float32`, what the networks compute in.
         find_lines: [1, height, width, 1] uint8 → the finder's maps by name.
         read_lines: [batch, 40, width, 1] uint8 → classes int32 and confidences float32, both [batch, width / 4].
+        language_model: that `read_lines` decodes with; None for the best path.
     """
 
     path: Path
@@ -58,7 +65,8 @@ class Bundle:
     alphabet: Alphabet
     precision: str
     find_lines: Callable[[npt.NDArray[np.uint8]], Maps]
-    read_lines: Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]
+    read_lines: ReadLines
+    language_model: LanguageModel | None = None
 
 
 def bundle_digest(path: Path) -> str:
@@ -176,19 +184,22 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def load_bundle(path: Path | None = None, precision: str = "auto") -> Bundle:
+def load_bundle(path: Path | None = None, precision: str = "auto", decoder: str = "beam") -> Bundle:
     """Loads the networks; None is the default bundle of the package.
 
     Args:
         precision: `auto` takes bfloat16 where the processor has it in hardware.
+        decoder: `greedy` takes the best path; `beam` searches with the bundle's language model, if it has one.
 
     Raises:
-        BadArgument: an unknown precision.
+        BadArgument: an unknown precision or decoder.
         BadModel: the folder is no complete bundle of this version, takes other line images than this code makes, or a
             file that decides what it reads is not the one that was exported.
     """
     if precision not in PRECISIONS:
         raise BadArgument(f"unknown precision {precision!r}", f"take one of {', '.join(PRECISIONS)}")
+    if decoder not in DECODERS:
+        raise BadArgument(f"unknown decoder {decoder!r}", f"take one of {', '.join(DECODERS)}")
     path = DEFAULT_BUNDLE if path is None else path
     config = read_config(path)
     digests = file_digests(path)
@@ -206,15 +217,38 @@ def load_bundle(path: Path | None = None, precision: str = "auto") -> Bundle:
     suffix = "" if precision == "bfloat16" else "_float32"
     find = _signature(path / "finder", "find_lines" + suffix)
     read = _signature(path / "recogniser", "read_lines" + suffix)
+    language_model = None
+    if decoder == "beam" and (path / LANGUAGE_MODEL).exists():
+        language_model = LanguageModel.load(path / LANGUAGE_MODEL).speaking(alphabet)
 
     def find_lines(pages: npt.NDArray[np.uint8]) -> Maps:
         return {name: value.numpy() for name, value in find(pages).items()}
 
+    read_lines = decoded(read, language_model, curve)
+    return Bundle(path, _digest_of(digests), config, alphabet, precision, find_lines, read_lines, language_model)
+
+
+def decoded(
+    read: Callable[[npt.NDArray[np.uint8]], Mapping[str, Any]],
+    language_model: LanguageModel | None,
+    curve: Callable[[Confidences], Confidences],
+) -> ReadLines:
+    """`Bundle.read_lines` of a network.
+
+    Args:
+        read: the network: tensors `classes`, `confidences` and, for a language model, `scores` [batch, time, classes].
+    """
+
     def read_lines(lines: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         found = read(lines)
-        return found["classes"].numpy(), curve(found["confidences"].numpy())
+        classes, confidences = found["classes"].numpy(), found["confidences"].numpy()
+        if language_model is not None and "scores" in found:
+            scores = found["scores"].numpy()
+            rows = [refined(*row, language_model) for row in zip(classes, confidences, scores, strict=True)]
+            classes, confidences = (np.stack(values) for values in zip(*rows, strict=True))
+        return classes, curve(confidences)
 
-    return Bundle(path, _digest_of(digests), config, alphabet, precision, find_lines, read_lines)
+    return read_lines
 
 
 def _check_digests(path: Path, digests: Mapping[str, str]) -> None:

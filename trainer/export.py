@@ -32,6 +32,8 @@ from ocr_model.bundle import (
 )
 from ocr_model.errors import BadInput, BadModel
 from ocr_model.finder import FinderConfig, build_finder, readable
+from ocr_model.language_model import FILE as LANGUAGE_MODEL
+from ocr_model.language_model import LanguageModel
 from ocr_model.layers import folded
 from ocr_model.line_images import LINE_HEIGHT_PX
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
@@ -111,6 +113,11 @@ def classes_and_confidences(logits: tf.Tensor) -> Outputs:
     }
 
 
+def line_outputs(logits: tf.Tensor) -> Outputs:
+    """What the exported recogniser returns: `classes_and_confidences`, and the logits themselves as `scores`."""
+    return {**classes_and_confidences(logits), "scores": logits}
+
+
 def save_network(served: ServedNetwork, name: str, folder: Path) -> None:
     """Writes the SavedModel with the signatures `name` and `name_float32`."""
     signatures = {name: served.function("bfloat16"), f"{name}_float32": served.function("float32")}
@@ -131,7 +138,7 @@ class TrainedRecogniser:
 
     def served(self) -> ServedNetwork:
         spec = tf.TensorSpec((None, LINE_HEIGHT_PX, None, 1), tf.uint8, name="lines")
-        return ServedNetwork(lambda: build_recogniser(self.network), self.weights, classes_and_confidences, spec)
+        return ServedNetwork(lambda: build_recogniser(self.network), self.weights, line_outputs, spec)
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,7 @@ def export_bundle(
     card: str,
     output: Path,
     check_lines: CheckLines | None = None,
+    language_model: Path | None = None,
 ) -> None:
     """Writes a bundle beside `output`, loads it, compares it with the networks it came from, then moves it there.
 
@@ -162,6 +170,7 @@ def export_bundle(
         about: further values for config.json (training configuration, seeds).
         card: text of MODEL_CARD.md; sizes and latency are added to it.
         check_lines: strips with their texts for the self-check; None draws some.
+        language_model: file of one that lines are decoded with; None takes that of the bundle that `recogniser` is.
 
     Raises:
         BadModel, BadInput: a folder is no bundle, is damaged, or does not tell the sizes of its recogniser.
@@ -183,12 +192,27 @@ def export_bundle(
         else:
             shutil.copytree(finder / "finder", folder / "finder")
         alphabet = write_descriptions(folder, recogniser, finder, about)
+        add_language_model(folder, recogniser if language_model is None else language_model)
         exported = load_bundle(folder, "float32")
         if reading is not None:
             _compare_recogniser(exported, reading)
         if finding is not None:
             _compare_finder(exported, finding)
         seal(exported, card, check_lines or draw_check_lines(alphabet))
+
+
+def add_language_model(folder: Path, source: TrainedRecogniser | Path) -> None:
+    """Copies a language model, or that of a bundle if it has one, into a bundle that is being written.
+
+    Raises:
+        BadModel: the file is something else.
+    """
+    if isinstance(source, TrainedRecogniser):
+        return
+    file = source / LANGUAGE_MODEL if source.is_dir() else source
+    if file.exists() or not source.is_dir():
+        LanguageModel.load(file)
+        shutil.copyfile(file, folder / LANGUAGE_MODEL)
 
 
 def check_whole(bundle: Path) -> None:

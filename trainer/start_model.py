@@ -6,7 +6,7 @@ that is standardised already is its own kernel; its gain is what its variance sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +17,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ocr_model.alphabet import Alphabet
-from ocr_model.bundle import CHECKSUMS, Bundle, load_bundle, read_checksums
+from ocr_model.bundle import CHECKSUMS, Bundle, ReadLines, decoded, load_bundle, read_checksums
 from ocr_model.errors import BadInput, BadModel
+from ocr_model.language_model import LanguageModel
 from ocr_model.layers import WeightStandardisedConv2D
 from ocr_model.line_images import LINE_HEIGHT_PX
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
 from ocr_model.self_check import FOLDER as SELF_CHECK
 from ocr_model.self_check import character_error_rate, read_line_images, self_check
-from trainer.export import check_whole, classes_and_confidences, recogniser_config
+from trainer.export import check_whole, line_outputs, recogniser_config
 
 Grey = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
@@ -211,21 +212,20 @@ def start_from(bundle: Bundle, texts: Iterable[str], rule: AlphabetRule) -> Star
 
 def as_bundle(start: Start) -> Bundle:
     """The network in training, read through the same code as the bundle: same preparation, batches and decoding."""
-    return replace(start.bundle, alphabet=start.alphabet, read_lines=reading_of(start.model))
+    known = start.bundle.language_model
+    language_model = None if known is None else known.speaking(start.alphabet)
+    read_lines = reading_of(start.model, language_model)
+    return replace(start.bundle, alphabet=start.alphabet, read_lines=read_lines, language_model=language_model)
 
 
-def reading_of(model: keras.Model) -> Callable[[Grey], tuple[npt.NDArray[np.int32], Array]]:
-    """`Bundle.read_lines` of a network; it follows the network's weights."""
+def reading_of(model: keras.Model, language_model: LanguageModel | None = None) -> ReadLines:
+    """`Bundle.read_lines` of a network, without calibration; it follows the network's weights."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, LINE_HEIGHT_PX, None, 1), tf.uint8)])
     def read(lines: tf.Tensor) -> dict[str, Any]:
-        return classes_and_confidences(model(lines, training=False))
+        return line_outputs(model(lines, training=False))
 
-    def read_lines(lines: Grey) -> tuple[npt.NDArray[np.int32], Array]:
-        found = read(tf.constant(lines))
-        return found["classes"].numpy(), found["confidences"].numpy()
-
-    return read_lines
+    return decoded(lambda lines: read(tf.constant(lines)), language_model, lambda confidences: confidences)
 
 
 def check_same_reading(start: Start, lines: Sequence[tuple[Grey, str]]) -> None:

@@ -45,6 +45,12 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--data-note", type=Path, metavar="FILE", help="Markdown: the training data and their licences; not for copies"
     )
     parser.add_argument(
+        "--language-model",
+        type=Path,
+        metavar="FILE",
+        help="of `python -m trainer.language_model`, or a bundle that has one; a copied recogniser keeps its own",
+    )
+    parser.add_argument(
         "--figures",
         action="append",
         type=Path,
@@ -84,10 +90,25 @@ def export(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Seque
             "record": {"recogniser": recogniser.record.as_json(), "finder": finder.record.as_json()},
         }
     }
-    export_bundle(recogniser.source, finder.source, about, card, arguments.output)
+    export_bundle(
+        recogniser.source, finder.source, about, card, arguments.output, language_model=_model_file(arguments)
+    )
     size = sum(p.stat().st_size for p in arguments.output.rglob("*") if p.is_file())
     print(f"bundle: {arguments.output} ({size / 1e6:.1f} MB), read back and compared")
     return 0
+
+
+def _model_file(arguments: argparse.Namespace) -> Path | None:
+    """
+    Raises:
+        BadInput: the language model that is named is not there.
+    """
+    path: Path | None = arguments.language_model
+    if path is not None and str(path) != DEFAULT and not path.exists():
+        raise BadInput(
+            f"no language model at {path}", "`python -m trainer.language_model --help` tells how to make one"
+        )
+    return path if path is None else _bundle_at(path) or path
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from ocr_model.alphabet import Alphabet
+from ocr_model.beam import BeamConfig, aligned, labels_of, refined, search, stretches
+from ocr_model.language_model import LanguageModel
+from trainer.language_model import Config, learnt
+
+AB = Alphabet("abc")
+EVERYTHING = BeamConfig(certain=1.1, possible=0.0, negligible=0.0, width=100_000)
+TEXTS = ["abab", "abba", "ab", "babc", "cab", "aab"] * 5
+
+
+def model(weight: float = 0.5, bonus: float = 0.2) -> LanguageModel:
+    return learnt(TEXTS, AB, Config(order=3, entries=1000, weight=weight, bonus=bonus))
+
+
+def drawn(seed: int, steps: int) -> np.ndarray:
+    scores = np.random.default_rng(seed).normal(0, 1.5, (steps, AB.classes))
+    exps = np.exp(scores)
+    return (exps / exps.sum(1, keepdims=True)).astype(np.float32)
+
+
+def best_of_all_paths(
+    probabilities: np.ndarray, before: int, context: tuple[int, ...], following: tuple[int, ...], lm: LanguageModel
+) -> tuple[tuple[int, ...], float]:
+    """The text that has the best sum over all paths with the language model, and its share."""
+    masses: dict[tuple[int, ...], float] = {}
+    for path in itertools.product(range(AB.classes), repeat=len(probabilities)):
+        labels = labels_of(np.array(path, np.int32), before)
+        masses[labels] = masses.get(labels, 0.0) + math.prod(
+            float(p[c]) for p, c in zip(probabilities, path, strict=True)
+        )
+    scores = {
+        labels: mass
+        * math.exp(
+            lm.weight * lm.log_probability((*context, *labels, *following), len(context)) + lm.bonus * len(labels)
+        )
+        for labels, mass in masses.items()
+    }
+    best = max(scores, key=lambda labels: scores[labels])
+    return best, scores[best] / sum(scores.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("before", "following"), [(0, ()), (2, (1,)), (1, (1, 2))])
+def test_a_wide_search_finds_the_best_text_over_all_paths(seed: int, before: int, following: tuple[int, ...]) -> None:
+    probabilities, context = drawn(seed, 5), (0, *((before,) if before else ()))
+    best, share = search(probabilities, before, context, following, model(), EVERYTHING)
+    expected, expected_share = best_of_all_paths(probabilities, before, context, following, model())
+    assert best == expected
+    assert share == pytest.approx(expected_share, rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_alignment_is_the_best_path_of_the_text(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities, before = drawn(seed, 5), int(rng.integers(0, 4))
+    labels = tuple(rng.integers(1, 4, int(rng.integers(0, 3))).tolist())
+    paths = [np.array(p, np.int32) for p in itertools.product(range(AB.classes), repeat=5)]
+    of_text = [p for p in paths if labels_of(p, before) == labels]
+    expected = max(of_text, key=lambda p: np.log(probabilities[np.arange(5), p]).sum())
+    np.testing.assert_array_equal(aligned(probabilities, before, labels), expected)
+
+
+def test_a_stretch_reaches_over_few_certain_steps_and_takes_in_the_next() -> None:
+    confidences = np.array([1, 0.5, 1, 1, 0.5, 1, 1, 1, 1, 0.5], np.float32)
+    assert stretches(confidences, BeamConfig(gap=2)) == [(1, 6), (9, 10)]
+    assert stretches(np.ones(5, np.float32), BeamConfig()) == []
+
+
+def line(*steps: dict[int, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Best classes, their probabilities and logits of steps with these probabilities."""
+    probabilities = np.full((len(steps), AB.classes), 1e-6, np.float32)
+    for row, step in zip(probabilities, steps, strict=True):
+        row[list(step)] = list(step.values())
+    probabilities /= probabilities.sum(1, keepdims=True)
+    return probabilities.argmax(1).astype(np.int32), probabilities.max(1), np.log(probabilities) + 3
+
+
+def test_a_certain_line_is_left_as_it_is() -> None:
+    classes, confidences, scores = line({1: 1.0}, {0: 1.0}, {3: 1.0})
+    found = refined(classes, confidences, scores, model(weight=5.0))
+    np.testing.assert_array_equal(found[0], classes)
+    np.testing.assert_array_equal(found[1], confidences)
+
+
+def test_the_model_decides_where_the_network_is_in_doubt() -> None:
+    classes, confidences, scores = line({1: 1.0}, {0: 1.0}, {3: 0.55, 2: 0.44}, {0: 1.0}, {1: 1.0}, {0: 1.0}, {2: 1.0})
+    found, sure = refined(classes, confidences, scores, model(weight=1.0, bonus=0.0))
+    assert (labels_of(classes), labels_of(found)) == ((1, 3, 1, 2), (1, 2, 1, 2))
+    assert 0.5 < sure[2] < 1.0
+    np.testing.assert_array_equal(np.delete(found, 2), np.delete(classes, 2))
+    unweighted, _ = refined(classes, confidences, scores, model(weight=0.0, bonus=0.0))
+    np.testing.assert_array_equal(unweighted, classes)
+
+
+def test_probabilities_do_not_vanish_in_a_long_doubtful_stretch() -> None:
+    steps = [{1: 0.3, 2: 0.3, 3: 0.2, 0: 0.2}] * 600
+    classes, confidences, scores = line(*steps)
+    found, sure = refined(classes, confidences, scores, model())
+    assert found.shape == classes.shape
+    assert np.isfinite(sure).all() and (sure > 0).all() and (sure <= 1).all()
