@@ -18,7 +18,7 @@ from typing import NoReturn
 from ocr_model import errors
 from ocr_model.errors import BadArgument, PagemillError
 from pipelines.bench import BENCH_EXAMPLES, add_bench_arguments, bench
-from pipelines.commands import books, estimate, evaluate, ingest, inspect, models, synthesize, train, transcribe
+from pipelines.commands import ablate, books, estimate, evaluate, ingest, inspect, models, synthesize, train, transcribe
 from pipelines.commands import errors as error_causes
 from pipelines.config import words_of_config
 
@@ -117,6 +117,13 @@ VERBS = (
         train.add_export_arguments,
         train.export,
         train.EXPORT_EXAMPLES,
+    ),
+    Verb(
+        "ablate",
+        "show whether synthetic lines help: one recogniser with and without them",
+        ablate.add_arguments,
+        ablate.run,
+        ablate.EXAMPLES,
     ),
     Verb("models", "list, show and check bundles, convert them", models.add_arguments, models.run, models.EXAMPLES),
 )

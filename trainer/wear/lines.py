@@ -188,7 +188,7 @@ class CleanLine:
         ink: [40, W] float32, 0 paper to 1 ink.
         text: without tabs.
         boxes: [characters, 4] left, top, right, bottom in pixels of the ink.
-        scale: size of the print for `draw_damage`, of the line before it was brought to 40 px.
+        scale: size of the print for `draw_damage`.
     """
 
     ink: Array
@@ -208,7 +208,7 @@ def clean_line(rng: Rng, texts: TextSource, fonts: FontCase) -> CleanLine:
     factor = np.array([small.shape[1] / ink.shape[1], small.shape[0] / ink.shape[0]])
     boxes = line.boxes * np.tile(factor, 2)
     clipped = np.asarray(np.clip(small, 0, 1), np.float32)
-    return CleanLine(clipped, line.characters, boxes, parameters.size_px / 40)
+    return CleanLine(clipped, line.characters, boxes, parameters.size_px * float(factor[1]) / 40)
 
 
 @dataclass(frozen=True)
