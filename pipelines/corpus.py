@@ -10,14 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from apache_beam.io.filesystem import BeamIOError
-from apache_beam.io.filesystems import FileSystems
-
 from ocr_model.errors import BadInput, NothingToDo, UnreadablePage
 from pipelines.archives import ARCHIVE_EXTENSIONS, Member, list_members, read_member, split_archive
 from pipelines.manifest import is_manifest, read_manifest
 from pipelines.stems import member_stem, page_suffix, safe_path, safe_stem, short_digest
-from pipelines.streams import is_remote, read_bytes
+from pipelines.streams import is_remote, matching_files, read_bytes
 
 __all__ = ["IMAGE_EXTENSIONS", "SourceFile", "find_sources", "is_remote", "read_bytes", "read_source"]
 
@@ -283,39 +280,20 @@ def _remote_files(name: str, output: str) -> Iterator[_File]:
     if name.count("/") == 2:  # a bucket
         name += "/"
     is_pattern = _MAGIC.search(name) is not None
-    found = [] if name.endswith("/") else _matches(name)
+    found = [] if name.endswith("/") else matching_files(name)
     is_named = bool(found) and not is_pattern
     if found or is_pattern:
         root = _fixed_folder(name) if is_pattern else name.rpartition("/")[0]
         files = [file for file in found if is_named or _is_wanted(name, file[0])]
     else:
         root = name.rstrip("/")
-        found = _matches(f"{root}/**")
+        found = matching_files(f"{root}/**")
         files = [file for file in found if _is_scan(file[0]) and not _is_hidden(file[0][len(root) :].split("/"))]
     if not found:
         raise BadInput(f"no such file or folder: {name}", "check the path")
     for path, size in files:
         if not path.startswith(results):
             yield _File(path, path[len(root) :].lstrip("/"), size, is_named)
-
-
-def _matches(pattern: str) -> list[tuple[str, int | None]]:
-    """Paths and sizes, sorted."""
-    try:
-        found = FileSystems.match([pattern])[0].metadata_list
-    except Exception as error:  # each file system has its own classes, and some need a package that is not there
-        cause = _cause(error)
-        if getattr(cause, "code", None) == 404:
-            raise BadInput(f"no such bucket: {'/'.join(pattern.split('/')[:3])}", "check the path") from error
-        raise BadInput(f"cannot list {pattern}: {cause}", "check the path and the credentials") from error
-    return sorted((file.path, file.size_in_bytes) for file in found)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What Beam's errors are about, which they hold in a dictionary each."""
-    while isinstance(error, BeamIOError) and error.exception_details:
-        error = next(iter(error.exception_details.values()))
-    return error
 
 
 def _is_wanted(pattern: str, match: str) -> bool:

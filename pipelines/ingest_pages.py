@@ -367,11 +367,19 @@ def _cut_lines(
             except UnreadablePage as refusal:
                 reason = refusal.reason
         counts[reason or "recorded"] += 1
+        if reason == "no-geometry" and counts[reason] > 1:
+            continue  # the truth of whole pages is often plain text: one letter a page tells that
         if reason and reason not in _QUIET_PROBLEMS:
             error = UnreadablePage(f"line {number} cannot be cut out: {line.text[:80]}", reason)
             letter = DeadLetter.of(of.item.source.origin, of.number, "align", error)
             letters.append(replace(letter, page_id=of.page_id, line=number))
-    return cut, counts, letters
+    return cut, counts, [_with_others(letter, counts["no-geometry"] - 1) for letter in letters]
+
+
+def _with_others(letter: DeadLetter, others: int) -> DeadLetter:
+    if letter.reason != "no-geometry" or not others:
+        return letter
+    return replace(letter, message=f"{letter.message}, nor can {others} more, whose places the truth does not tell")
 
 
 def _cut_line(

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 from apache_beam.io.filesystems import FileSystems
 
 from ocr_model.errors import BadInput
-from pipelines.streams import create_remote, is_remote, open_file
+from pipelines.streams import create_remote, is_remote, matching_files, open_file
 
 PARTIAL = "ledger/partial"
 LOCK = "ledger/lock"
@@ -43,13 +43,14 @@ def cannot_write(folder: str, error: OSError) -> BadInput:
 
 
 def prepare_output(folder: str) -> None:
-    """Makes the output folder and proves that it can be written.
+    """Makes the output folder and proves that it can be written; of a bucket, that it is there.
 
     Raises:
         BadInput: it cannot.
     """
-    if is_remote(folder):
-        return  # a bucket tells at the first write; there are no folders to make
+    if is_remote(folder):  # there are no folders to make, and what may be written shows at the first write
+        matching_files(join(folder, f"{PARTIAL}*"))
+        return
     probe = os.path.join(folder, PARTIAL, uuid.uuid4().hex)
     try:
         os.makedirs(os.path.dirname(probe), exist_ok=True)

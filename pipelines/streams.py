@@ -10,8 +10,10 @@ import stat
 from http import HTTPStatus
 from typing import Any, BinaryIO, cast
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+
+from ocr_model.errors import BadInput
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://")
 _BUFFER_BYTES = 2**16
@@ -49,6 +51,29 @@ def read_bytes(path: str, limit: int) -> bytes:
     """
     with open_file(path) as stream:
         return stream.read(limit + 1)
+
+
+def matching_files(pattern: str) -> list[tuple[str, int | None]]:
+    """Paths and sizes of what a pattern matches in a bucket, sorted.
+
+    Raises:
+        BadInput: there is no such bucket, or it cannot be listed.
+    """
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except Exception as error:  # each file system has its own classes, and some need a package that is not there
+        cause = _cause(error)
+        if getattr(cause, "code", None) == HTTPStatus.NOT_FOUND:
+            raise BadInput(f"no such bucket: {'/'.join(pattern.split('/')[:3])}", "check the path") from error
+        raise BadInput(f"cannot list {pattern}: {cause}", "check the path and the credentials") from error
+    return sorted((file.path, file.size_in_bytes) for file in found)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What Beam's errors are about, which they hold in a dictionary each."""
+    while isinstance(error, BeamIOError) and error.exception_details:
+        error = next(iter(error.exception_details.values()))
+    return error
 
 
 def _open_regular(path: str, flags: int) -> int:

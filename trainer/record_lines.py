@@ -68,7 +68,7 @@ class RecordLines:
         if not self.parts:
             raise BadInput(
                 f"no line for training in {folder} for process {process + 1} of {processes}",
-                "ingest lines with truth, with --kind lines or both, or take fewer --processes",
+                "ingest lines with truth, with --kind line or both, or take fewer --processes",
             )
         self.folder, self.buffer = folder, buffer
         self.seed = [seed, process]

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pipelines.statistics import Finding
 
 GATE_FAILED = 5
-_KINDS = {"pages": ("page",), "lines": ("line",), "both": ("page", "line")}
+_KINDS = {"page": ("page",), "line": ("line",), "both": ("page", "line")}
 _STARTED_S = time.monotonic()
 
 EXAMPLES = """examples:
   pagemill ingest scans/ --output records
   pagemill ingest corpus.csv 'boxes/*.zip' --output records --workers 4 --document-pattern '(.+)_p[0-9]+$'
-  pagemill ingest pages/ --output records --kind lines --prepare deskew,flatten --test 5%
+  pagemill ingest pages/ --output records --kind line --prepare deskew,flatten --test 5%
   pagemill ingest scans-2/ --output records-2 --previous records --drift-limit new_characters=0.01
   pagemill ingest gs://archive/truth/ --output gs://archive-records/1 --runner=DataflowRunner --region=…
 

@@ -151,8 +151,8 @@ def memory(arguments: argparse.Namespace, place: Path) -> dict[str, object]:
 def features(arguments: argparse.Namespace, place: Path) -> dict[str, object]:
     """What the second half costs: the records are there already when it is measured."""
     folder = make_corpus(place / "in", arguments.pages)
-    measured(ingest(folder, place / "out", "--kind", "lines", "--no-transform"))
-    return {"lines": 3 * arguments.pages, **measured(ingest(folder, place / "out", "--kind", "lines"))}
+    measured(ingest(folder, place / "out", "--kind", "line", "--no-transform"))
+    return {"lines": 3 * arguments.pages, **measured(ingest(folder, place / "out", "--kind", "line"))}
 
 
 def throughput(arguments: argparse.Namespace, place: Path) -> dict[str, object]:
@@ -219,7 +219,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figure", choices=tuple(FIGURES))
     parser.add_argument("--pages", type=int, default=1500)
-    parser.add_argument("--kind", choices=("pages", "lines", "both"), default="both")
+    parser.add_argument("--kind", choices=("page", "line", "both"), default="both")
     parser.add_argument("--prepare", default="", help="steps, for throughput")
     parser.add_argument("--repeats", type=int, default=3, help="of throughput")
     parser.add_argument("--rounds", type=int, default=5, help="of kill")

@@ -106,7 +106,7 @@ def test_alphabet_keeps_its_classes_from_ingest_to_ingest(ingested: Path, tmp_pa
 @needs_transform
 def test_pages_alone_have_statistics_and_no_features(tmp_path: Path) -> None:
     put(tmp_path / "in", corpus_of(2))
-    assert command(f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--kind", "pages") == 0
+    assert command(f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--kind", "page") == 0
     assert list(load_manifest(tmp_path / "out").documents) == ["statistics.json"]
 
 

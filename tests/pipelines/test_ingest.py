@@ -292,7 +292,6 @@ DEATHS = [
     ("other_size.png", None, "align", "other-size"),
     ("outside.png", 1, "align", "outside-page"),
     ("page.png", 1, "align", "no-geometry"),
-    ("page.png", 2, "align", "no-geometry"),
     ("text.png", None, "open", "not-an-image"),
     ("thin.png", 1, "align", "too-small"),
 ]
@@ -310,6 +309,7 @@ def test_every_bad_file_ends_as_one_dead_letter_with_stage_and_reason(tmp_path: 
     assert manifest.counts["unknown_characters"] == {**dict.fromkeys("aegnrtſ", 1), "\ue42c": 2}
     assert manifest.counts["lines"] == {"no-geometry": 2, "outside-page": 1, "recorded": 3, "too-small": 1}
     assert "characters are not in the alphabet" in ingest_text(report)
+    assert "nor can 1 more, whose places" in (tmp_path / "out/dead_letters.jsonl").read_text()
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("keep", (2, 0, 0)), ("skip", (1, 1, 0)), ("fail", (1, 0, 1))])
