@@ -92,8 +92,8 @@ class Folded(layers.Layer):
         return ops.reshape(ops.transpose(squares, (0, 1, 3, 2, 4, 5)), (-1, height, width, 4 * channels))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        batch, height, width, channels = input_shape
-        return batch, height // 2, None if width is None else width // 2, 4 * channels
+        batch, *size, channels = input_shape
+        return (batch, *(None if length is None else length // 2 for length in size), 4 * channels)
 
 
 @keras.saving.register_keras_serializable("pagemill")
@@ -106,8 +106,8 @@ class Unfolded(layers.Layer):
         return ops.reshape(ops.transpose(squares, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        batch, height, width, channels = input_shape
-        return batch, 2 * height, None if width is None else 2 * width, channels // 4
+        batch, *size, channels = input_shape
+        return (batch, *(None if length is None else 2 * length for length in size), channels // 4)
 
 
 @keras.saving.register_keras_serializable("pagemill")
