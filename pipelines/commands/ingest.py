@@ -73,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="its first group, searched in a file's name below its input, names the document",
     )
-    parser.add_argument("--validation", default="6%", metavar="X%%", help="share of the documents (default 6%%)")
-    parser.add_argument("--test", default="0%", metavar="X%%", help="share of the documents (default 0%%)")
+    parser.add_argument("--validation", default="6%", metavar="SHARE", help="of the documents (default 6%%)")
+    parser.add_argument("--test", default="0%", metavar="SHARE", help="of the documents (default 0%%)")
     parser.add_argument(
         "--line-height", type=int, default=64, metavar="PX", help="line crops are at most so high (default 64)"
     )
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-character-count", type=int, default=3, metavar="N", help="of a new character of the alphabet (default 3)"
     )
     parser.add_argument(
-        "--no-transform", action="store_true", help="records only: no alphabet, features and statistics"
+        "--no-transform", action="store_true", help="records only: no alphabet, statistics and graph of features"
     )
     parser.add_argument("--dpi", type=int, default=300, metavar="N", help="resolution of drawn PDF pages (default 300)")
     parser.add_argument("--max-megapixels", type=float, default=120.0, metavar="N", help="larger pages are reduced")
@@ -111,12 +111,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="if DIR was begun with another configuration: fail, keep what is done, or do it again",
     )
-    parser.add_argument("--max-failures", metavar="N|X%", help="stop with exit code 4 when more pages fail")
+    parser.add_argument("--max-failures", metavar="LIMIT", help="stop with exit code 4 when more pages fail (25, 1%%)")
     parser.add_argument(
         "--max-attempts", type=int, default=3, metavar="N", help="at a unit that kills its worker (default 3)"
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
-    parser.add_argument("--resume", action="store_true", help="do only what is missing, which is always so")
+    parser.add_argument(
+        "--resume", action="store_true", help="do only what is missing; that is so without it, too, this says it aloud"
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML with these flags; what is given here goes first")
 
 
