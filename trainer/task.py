@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ocr_model.errors import BadArgument, BadInput, PagemillError
+from trainer import task_wear
 
-EXAMPLES = """examples:
+EXAMPLES = f"""examples:
   pagemill train recogniser --data DATA --text TEXT --output runs/recogniser
   pagemill train recogniser --records RECORDS --text TEXT --output runs/recogniser
   pagemill train finder --data DATA --text TEXT --output runs/finder --seed 2
   pagemill train recogniser --data DATA --text TEXT --output runs/big --strategy mirrored --jit --processes 8
   pagemill train --from default --records RECORDS --output runs/mine
   pagemill train --from models/french --lines LINES --freeze backbone --output runs/mine
+{task_wear.EXAMPLES}
 
 DATA holds SOURCE/pages (NAME.png with NAME.lines.json) and SOURCE/lines (NAME.png with NAME.gt.txt), LINES the latter
 (.jpg and .tif, too), RECORDS is the --output of `pagemill ingest`. Without --text the rendered lines say little more
@@ -31,7 +33,7 @@ than a word list: enough to try, not to train.
 bundle is RUN/bundle. Exit code 5 if nothing was gained; then no bundle is written.
 
 A run that was stopped goes on when the same command is given again. `python -m trainer.task` takes the same flags."""
-NETWORKS = ("recogniser", "finder")
+NETWORKS = ("recogniser", "finder", *task_wear.NETWORKS)
 PRECISION = "mixed_bfloat16"
 NOTHING_GAINED = 5
 DEFAULT = "default"
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_data_arguments(parser)
     add_finetuning_arguments(parser)
+    task_wear.add_wear_arguments(parser)
     add_loop_arguments(parser)
     add_hardware_arguments(parser)
 
@@ -283,6 +286,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         PagemillError: as `trainer.loop.train`.
     """
+    if arguments.network in task_wear.NETWORKS:
+        _check_output(arguments.output)
+        return task_wear.train_other(arguments, loop_from, ways_from(arguments))
     check(arguments)
     if arguments.start_bundle is not None:
         return _finetune(arguments)

@@ -81,13 +81,13 @@ class WearLoop:
         seed: of initialisation.
     """
 
-    steps: int = 4000
+    steps: int = 3000
     learning_rate: float = 1e-3
     judge_rate: float = 6e-4
     warmup_steps: int = 100
     ema: float = 0.995
     clip_norm: float = 5.0
-    validate_every: int = 500
+    validate_every: int = 250
     compared: int = 320
     grace: int = 2
     least_legible: float = 0.5
