@@ -11,7 +11,8 @@ import numpy as np
 from tests import scans
 
 PAGE = (
-    '<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">'
+    '<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"><Metadata><Creator/>'
+    "<Created>2024-01-01T00:00:00</Created><LastChange>2024-01-01T00:00:00</LastChange></Metadata>"
     '<Page imageFilename="{image}" imageWidth="{width}" imageHeight="{height}"><TextRegion id="r1">'
     '<Coords points="0,0 {width},0 {width},{height} 0,{height}"/>'
     '<TextLine id="l1"><Coords points="{line}"/><Baseline points="10,58 190,58"/>'

@@ -16,6 +16,7 @@ from ocr_model.record_files import load_manifest, read_records
 from pipelines.verify import verify_output
 from tests import mutations, scans
 from tests.pipelines.corpora import lines_json, page_image, page_xml, put
+from tests.pipelines.formats.schemas import faults
 from tests.pipelines.test_ingest import ingest
 
 SEED = 20240607
@@ -26,10 +27,15 @@ HOCR = (
 ALTO = (
     '<alto xmlns="http://www.loc.gov/standards/alto/ns-v4#"><Description><MeasurementUnit>pixel</MeasurementUnit>'
     "<sourceImageInformation><fileName>{image}</fileName></sourceImageInformation></Description><Layout>"
-    '<Page WIDTH="200" HEIGHT="260" ID="p"><PrintSpace><TextBlock ID="b"><TextLine HPOS="10" VPOS="30" WIDTH="180"'
-    ' HEIGHT="34" BASELINE="10 58 190 58"><String CONTENT="0001" HPOS="10" VPOS="30" WIDTH="180" HEIGHT="34"/>'
+    '<Page ID="p" PHYSICAL_IMG_NR="1" WIDTH="200" HEIGHT="260"><PrintSpace><TextBlock ID="b">'
+    '<TextLine HPOS="10" VPOS="30" WIDTH="180" HEIGHT="34" BASELINE="10 58 190 58"><String CONTENT="0001" HPOS="10" VPOS="30" WIDTH="180" HEIGHT="34"/>'
     "</TextLine></TextBlock></PrintSpace></Page></Layout></alto>"
 )
+
+
+def test_truths_that_are_damaged_were_valid_before() -> None:
+    assert faults(ALTO.format(image="a.png").encode(), "alto-4-4.xsd") == []
+    assert faults(page_xml("a.png"), "pagecontent-2019-07-15.xsd") == []
 
 
 def picture_of(number: int, rng: random.Random) -> tuple[str, bytes]:

@@ -1,7 +1,9 @@
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from ocr_model.document import Box
 from ocr_model.errors import UnreadablePage
@@ -11,6 +13,7 @@ from pipelines.formats.page_xml import PAGE
 from pipelines.formats.record import Format, PageRecord
 from pipelines.truth_files import TruthListing, TruthPair, Unpaired, pair_truth, read_truth
 from tests.pipelines.formats.pages import page_of, written
+from tests.pipelines.formats.schemas import faults
 
 DATA = Path(__file__).parents[1] / "data" / "xml"
 
@@ -133,6 +136,29 @@ def test_real_names_find_their_images() -> None:
 
 
 # ---- reading
+
+
+REAL = sorted(DATA.glob("*.xml"))
+
+
+@pytest.mark.parametrize("path", REAL, ids=[path.stem[:12] for path in REAL])
+def test_published_truth_is_valid_by_its_schema_and_keeps_every_line(path: Path) -> None:
+    data = path.read_bytes()
+    assert faults(data, "alto-4-4.xsd") == []
+    (page,) = read_truth(path.name, lambda name: data)
+    root = etree.fromstring(data)
+    strings = [" ".join(s.get("CONTENT").split()) for s in root.iter("{*}String")]
+    assert [line.text for line in page.lines] == [unicodedata.normalize("NFC", text) for text in strings]
+    assert all(line.baseline for line in page.lines if line.box) and all(
+        line.polygon for line in page.lines if line.box
+    )
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_older_versions_of_alto_say_the_same(version: int) -> None:
+    data = REAL[0].read_bytes()
+    older = data.replace(b"alto/ns-v4#", f"alto/ns-v{version}#".encode())
+    assert older != data and read_truth("a.xml", lambda name: older) == read_truth("a.xml", lambda name: data)
 
 
 def test_text_becomes_lines_without_geometry() -> None:
