@@ -28,7 +28,8 @@ ALTO = (
     '<alto xmlns="http://www.loc.gov/standards/alto/ns-v4#"><Description><MeasurementUnit>pixel</MeasurementUnit>'
     "<sourceImageInformation><fileName>{image}</fileName></sourceImageInformation></Description><Layout>"
     '<Page ID="p" PHYSICAL_IMG_NR="1" WIDTH="200" HEIGHT="260"><PrintSpace><TextBlock ID="b">'
-    '<TextLine HPOS="10" VPOS="30" WIDTH="180" HEIGHT="34" BASELINE="10 58 190 58"><String CONTENT="0001" HPOS="10" VPOS="30" WIDTH="180" HEIGHT="34"/>'
+    '<TextLine HPOS="10" VPOS="30" WIDTH="180" HEIGHT="34" BASELINE="10 58 190 58">'
+    '<String CONTENT="0001" HPOS="10" VPOS="30" WIDTH="180" HEIGHT="34"/>'
     "</TextLine></TextBlock></PrintSpace></Page></Layout></alto>"
 )
 
