@@ -42,6 +42,18 @@ def cannot_write(folder: str, error: OSError) -> BadInput:
     return BadInput(f"cannot write to {folder}: {error.strerror or error}", "make room or choose another --output")
 
 
+@contextlib.contextmanager
+def told_if_it_cannot_be_written(folder: str) -> Iterator[None]:
+    """
+    Raises:
+        BadInput: instead of an `OSError`; see `cannot_write`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 def prepare_output(folder: str) -> None:
     """Makes the output folder and proves that it can be written; of a bucket, that it is there.
 

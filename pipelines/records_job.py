@@ -32,7 +32,15 @@ from pipelines.clock import cpu_seconds, now
 from pipelines.corpus import SourceFile
 from pipelines.ingest_pages import IngestOutcome
 from pipelines.ledger import Entry
-from pipelines.outputs import cannot_write, is_there, locked, prepare_output, read_text, remove, write_atomically
+from pipelines.outputs import (
+    is_there,
+    locked,
+    prepare_output,
+    read_text,
+    remove,
+    told_if_it_cannot_be_written,
+    write_atomically,
+)
 from pipelines.plan import Unit, UnitReference, claim_output, read_references, read_unit, unplanned, write_plan
 from pipelines.progress import Progress, Tally
 from pipelines.read_pages import DeadPage
@@ -102,6 +110,7 @@ def plan_job(
     made_by: str,
     sources: list[SourceFile],
     units_of: Callable[[list[SourceFile], int], Iterable[Unit]],
+    may_vanish: bool = True,
 ) -> PlannedRecords:
     """Plans what is new in the sources, and checks that the folder and the past fit together.
 
@@ -109,20 +118,29 @@ def plan_job(
         made_by: the job, and the version of what it writes.
         sources: all of them; the list is emptied, there may be millions.
         units_of: makes units of new sources; is told the number of the first.
+        may_vanish: whether sources that were planned earlier may be missing now.
 
     Raises:
-        BadInput: the output folder was written by another job, version, corpus or configuration.
+        BadInput: the output folder was written by another job, version, corpus or configuration, or with sources that
+            are missing now. Then nothing new is planned.
     """
     check_manifest_version(options.output)
-    claim_output(options.output, options.inputs, made_by)
+    with told_if_it_cannot_be_written(options.output):
+        claim_output(options.output, options.inputs, made_by)
+    entries, _ = ledger.read_entries(options.output)
+    _check_change(options, run, entries.values())
     new, vanished = unplanned(options.output, sources)
+    if vanished and not may_vanish:
+        raise BadInput(
+            f"{options.output} was planned with what is not asked for any more, such as {vanished[0]}",
+            "ask for all of it and more, or choose another --output",
+        )
     sources.clear()
     references = list(read_references(options.output))
     if new:
-        write_plan(options.output, units_of(new, len(references) + 1))
+        with told_if_it_cannot_be_written(options.output):
+            write_plan(options.output, units_of(new, len(references) + 1))
         references = list(read_references(options.output))
-    entries, _ = ledger.read_entries(options.output)
-    _check_change(options, run, entries.values())
     files = sum(reference.files for reference in references)
     left = [r for r in references if r.name not in entries or not _is_done(entries[r.name], options.on_change, run)]
     run = replace(run, max_dead=options.max_failures.of(files) if options.max_failures else None)
@@ -266,7 +284,8 @@ def run_job(
             remove(options.output, MANIFEST)  # what it says is no longer all
             _run_pipeline(options, planned, make_worker, PipelineOptions(list(beam_flags)))
         report = reconcile(options.output)
-        write_dead_letters(options.output, report)
+        with told_if_it_cannot_be_written(options.output):
+            write_dead_letters(options.output, report)
         record |= {
             "ended": now(),
             "vanished": list(planned.vanished),
@@ -281,10 +300,8 @@ def run_job(
 
 
 def _write_record(output: str, record: Mapping[str, Any]) -> None:
-    try:
+    with told_if_it_cannot_be_written(output):
         write_atomically(output, f"{RUNS}/{record['run']}.json", json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise cannot_write(output, error) from error
 
 
 def _run_pipeline(
@@ -362,7 +379,5 @@ def write_manifest(output: str, manifest: RecordsManifest) -> None:
     """
     if not manifest.files:
         raise NothingToDo("no record was made", f"see {output}/dead_letters.jsonl")
-    try:
+    with told_if_it_cannot_be_written(output):
         write_atomically(output, MANIFEST, manifest.to_text())
-    except OSError as error:
-        raise cannot_write(output, error) from error

@@ -10,7 +10,6 @@ import pytest
 
 from ocr_model.record_files import MANIFEST
 from pipelines import cli, features
-from pipelines.outputs import Staging
 from pipelines.supervise import SUPERVISED_RUN, supervise
 from tests.pipelines.corpora import corpus_of, page_image, put
 
@@ -144,15 +143,24 @@ def test_records_of_another_version_are_code_2_with_both_named(
         assert code == 2 and "has record version 9, this program reads version 1" in err
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "pipelines.outputs.Staging.open",
+        "pipelines.records_job.claim_output",
+        "pipelines.records_job.write_plan",
+        "pipelines.records_job.write_dead_letters",
+    ],
+)
 def test_full_disk_is_one_line_and_the_same_command_finishes_the_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    def full(self: Staging, relative: str) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     put(tmp_path / "in", corpus_of(2))
     with monkeypatch.context() as patch:
-        patch.setattr(Staging, "open", full)
+        patch.setattr(where, full)
         code, _, err = ingest(capsys, tmp_path)
     assert (code, err.count("\n")) == (2, 1)
     assert err.endswith("/out: No space left on device (make room or choose another --output)\n")
