@@ -25,7 +25,17 @@ from pipelines.plan import Item, Unit, plan_units
 from pipelines.records_job import PlannedRecords, plan_job, run_job, run_values, tallies_of
 from pipelines.report import Report
 from pipelines.routing import bundle_path
-from pipelines.synthetic_examples import MISREAD, SynthesisRun, SynthesisSettings, SynthesisWorker, faces_of, texts_of
+from pipelines.synthetic_examples import (
+    MISREAD,
+    NO_FONT,
+    OTHER_FONT,
+    WORN,
+    SynthesisRun,
+    SynthesisSettings,
+    SynthesisWorker,
+    faces_of,
+    texts_of,
+)
 from pipelines.transcribe import ON_CHANGE, FailureLimit, OnChange
 from trainer.synthesis.fonts import KINDS as PRINTS
 
@@ -188,13 +198,7 @@ def prepare(options: SynthesisOptions) -> PlannedRecords:
             not asked for any more.
     """
     run = SynthesisRun(settings=options.settings, **run_values(options))
-    planned = plan_job(options, run, MADE_BY, shards_of(options), _units_of)
-    if planned.vanished:
-        raise BadInput(
-            f"{options.output} was planned with other shards, such as {planned.vanished[0]}",
-            "ask for more in whole shards, or choose another --output",
-        )
-    return planned
+    return plan_job(options, run, MADE_BY, shards_of(options), _units_of, may_vanish=False)
 
 
 def _units_of(shards: list[SourceFile], first: int) -> Iterable[Unit]:
@@ -216,10 +220,29 @@ def synthesis_text(report: Report, kind: str) -> str:
     if counts.skipped:
         lines = "" if kind == "line" else f", with {tallies['lines'][MISREAD]} lines"
         said.append(f"{counts.skipped} {what} were dropped as the reader could not read them{lines}")
-    notes = tallies.get("notes", Counter())
-    said += [f"{name}: {n}" for name, n in sorted(notes.items())]
+    said += _notes_text(tallies.get("notes", Counter()))
     if counts.dead:
         said.append(f"{counts.dead} shards failed (see {report.output.rstrip('/')}/dead_letters.jsonl)")
     if report.cpu_s and counts.pages:
         said.append(f"{counts.pages / report.cpu_s:.0f} {what} a CPU second")
     return "\n".join(said)
+
+
+def _notes_text(notes: Counter[str]) -> list[str]:
+    """
+    >>> _notes_text(Counter({"print/book": 2, "print/modern": 1, "other-font": 1, "no-font-has/ſ": 4}))
+    ['print: 2 book, 1 modern', '1 in another font than the first, which lacked a glyph', "no font has: 'ſ'×4"]
+    """
+    groups: dict[str, Counter[str]] = {}
+    for name, count in notes.items():
+        group, _, member = name.partition("/")
+        groups.setdefault(group, Counter())[member] += count
+    lacking, other, worn = (groups.pop(name, Counter()) for name in (NO_FONT, OTHER_FONT, WORN))
+    said = [f"{group}: " + ", ".join(f"{n} {m}" for m, n in found.most_common()) for group, found in groups.items()]
+    if worn:
+        said.append(f"{worn.total()} with wear")
+    if other:
+        said.append(f"{other.total()} in another font than the first, which lacked a glyph")
+    if lacking:
+        said.append("no font has: " + " ".join(f"{c!r}×{n}" for c, n in lacking.most_common(20)))
+    return said

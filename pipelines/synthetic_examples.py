@@ -43,6 +43,9 @@ Grey = NDArray[np.uint8]
 STAGES = ("draw", "wear", "read")
 COVERED_EVERY = 50_000  # lines, in which every character of the alphabet is drawn once at least
 MISREAD = "misread"
+OTHER_FONT = "other-font"  # lines that are not in the font drawn first, as that lacked a glyph
+WORN = "worn"
+NO_FONT = "no-font-has"  # characters that were left out
 _AT_ONCE = 64  # lines; pages are made one by one
 
 
@@ -234,10 +237,8 @@ class SynthesisWorker(RecordsWorker):
             "line": _json(line_to_json(p)),
             "damage": _json(damage_to_json(_only_moving(damage) if worn else damage)),
         }
-        notes = Counter({f"{p.face.kind} print": 1, f"{p.text_kind} text": 1})
-        notes["lines in another font than the first, which lacked a glyph"] = int(p.other_face)
-        for character in p.left_out:
-            notes[f"character that no font has: {character}"] = 1
+        notes = Counter({f"print/{p.face.kind}": 1, f"text/{p.text_kind}": 1, OTHER_FONT: int(p.other_face)})
+        notes.update(f"{NO_FONT}/{character}" for character in p.left_out)
         if not worn:
             picture = apply_damage(line.ink, damage)
             return _whole(number, picture, line.characters, boxes, baseline, told, +notes)
@@ -262,7 +263,7 @@ class SynthesisWorker(RecordsWorker):
         told["wear"] = _json({"style_of": self.options.settings.style_of, "seed": int(rng.integers(2**31))})
         points = [(x * a, y * b) for a, b in baseline]
         blank = np.full(small.shape, 255, np.uint8)
-        made = _whole(number, blank, text, boxes * np.array([x, y, x, y]), points, told, notes + Counter({"worn": 1}))
+        made = _whole(number, blank, text, boxes * np.array([x, y, x, y]), points, told, notes + Counter({WORN: 1}))
         return _Made(number, blank, made.lines, made.told, made.notes, small)
 
     def _page(self, number: int) -> _Made:
@@ -282,7 +283,7 @@ class SynthesisWorker(RecordsWorker):
             "page_kind": plan.kind,
             "damage": _json(damage_to_json(plan.damage)),
         }
-        return _Made(number, picture, kept, told, Counter({f"{plan.kind} page": 1}))
+        return _Made(number, picture, kept, told, Counter({f"page/{plan.kind}": 1}))
 
 
 def must_of(number: int, alphabet: Alphabet) -> str:
