@@ -1,5 +1,6 @@
 """`ingest` from a bucket into a bucket gives the bytes that it gives here."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from ocr_model.errors import BadInput
 from ocr_model.record_files import MANIFEST, manifest_from_text
 from pipelines.inspect_records import read_path
 from pipelines.outputs import open_to_read, read_text
+from pipelines.supervise import supervise
 from pipelines.verify import verify_output
 from tests.pipelines.corpora import corpus_of, page_image, page_xml, put
 from tests.pipelines.test_features import command, needs_transform
 
 pytestmark = pytest.mark.slow
+NO_BUCKET = "gs://no-such-bucket/out"
 
 
 def upload(folder: Path, bucket: str) -> None:
@@ -67,5 +70,11 @@ def test_features_are_made_in_a_bucket_too(tmp_path: Path, bucket: str) -> None:
 
 
 def test_bucket_that_does_not_exist_is_named(bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no such bucket: gs://no-such-bucket"):
-        command("gs://no-such-bucket/in", "--output", str(tmp_path / "out"), "--no-transform")
+    put(tmp_path / "in", corpus_of(1))
+    for words in (["gs://no-such-bucket/in", "--output", f"{tmp_path}/out"], [f"{tmp_path}/in", "--output", NO_BUCKET]):
+        with pytest.raises(BadInput, match="no such bucket: gs://no-such-bucket"):
+            command(*words, "--no-transform")
+
+
+def test_launcher_leaves_it_to_its_child_to_tell_of_a_bucket(bucket: str) -> None:
+    assert supervise([], NO_BUCKET, 1, 1, (sys.executable, "-c", "import sys; sys.exit(2)")) == 2
