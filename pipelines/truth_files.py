@@ -11,7 +11,8 @@ import json
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ Read = Callable[[str], bytes]
 # The best first: what an image has more than one truth, which one counts.
 KINDS: tuple[Kind, ...] = ("alto", "page", "lines.json", "hocr", "gt.txt")
 
+_READERS, _READ_AT_ONCE = 16, 1024
 _TRUTH_ENDINGS = (".gt.txt", ".lines.json", ".xml", ".hocr", ".html", ".htm")
 
 
@@ -90,7 +92,7 @@ def pair_truth(paths: Iterable[str], read: Read) -> TruthListing:
     Only names in `paths` are ever taken, so no path in a file leads out of the corpus.
 
     Args:
-        read: the bytes of a file; only called for XML and HTML.
+        read: the bytes of a file; only called for XML and HTML, from several threads.
     """
     names = sorted(set(paths))
     images = [name for name in names if posixpath.splitext(name)[1].lower() in IMAGE_EXTENSIONS]
@@ -101,12 +103,10 @@ def pair_truth(paths: Iterable[str], read: Read) -> TruthListing:
     truths: dict[str, list[TruthFile]] = defaultdict(list)
     left: list[Unpaired] = []
     reasons: dict[str, str] = {}  # of images
-    for name in (name for name in names if truth_stem(name) is not None):
+    for name, truth in _described([name for name in names if truth_stem(name) is not None], read):
         beside = by_stem.get(truth_stem(name) or "", [])
-        try:
-            truth = describe_truth(name, read)
-        except UnreadablePage as error:
-            left.append(Unpaired(name, error.reason))
+        if isinstance(truth, UnreadablePage):
+            left.append(Unpaired(name, truth.reason))
             reasons.update(dict.fromkeys(beside, "unreadable-truth"))
             continue
         found, reason = find_image(truth, known, beside)
@@ -117,6 +117,21 @@ def pair_truth(paths: Iterable[str], read: Read) -> TruthListing:
             reasons.update(dict.fromkeys(beside, reason))
     without = [Unpaired(image, reasons.get(image, "no-truth")) for image in images if image not in truths]
     return TruthListing(tuple(_pair(i, truths[i]) for i in images if i in truths), tuple(without), tuple(left))
+
+
+def _described(names: Sequence[str], read: Read) -> Iterator[tuple[str, TruthFile | UnreadablePage]]:
+    """What each truth is, in order; several are read at a time, since a bucket lets each of them wait."""
+
+    def described(name: str) -> TruthFile | UnreadablePage:
+        try:
+            return describe_truth(name, read)
+        except UnreadablePage as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        for start in range(0, len(names), _READ_AT_ONCE):  # `map` makes a task of every one at once
+            some = names[start : start + _READ_AT_ONCE]
+            yield from zip(some, pool.map(described, some), strict=True)
 
 
 def _pair(image: str, truths: Sequence[TruthFile]) -> TruthPair:

@@ -1,4 +1,5 @@
 import json
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_image_with_the_same_stem_stands_in_for_one_that_is_not_there() -> None:
 def test_path_that_leads_out_of_the_corpus_is_never_taken(named: str) -> None:
     files = {"../../secret.png": b"", "../secret.png": b"", "/etc/secret.png": b"", "a/scan.xml": truth(PAGE, named)}
     assert listing(files).truth_without_image == (Unpaired("a/scan.xml", "image-outside-root"),)
+
+
+def test_truths_are_read_several_at_a_time_and_paired_in_order() -> None:
+    """Sixteen readers wait for each other: one after the other they would wait for ever."""
+    together = threading.Barrier(16, timeout=20)
+    names = [f"{n:02}.xml" for n in range(32)]
+
+    def read(name: str) -> bytes:
+        together.wait()
+        return truth(ALTO, name.replace("xml", "jpg"))
+
+    found = pair_truth([*names, *(name.replace("xml", "jpg") for name in names)], read)
+    assert [pair.truth for pair in found.pairs] == names
 
 
 def test_what_is_left_over_has_a_reason() -> None:
