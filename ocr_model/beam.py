@@ -8,6 +8,7 @@ from the best path.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,19 +40,41 @@ class BeamConfig:
     gap: int = 4
 
 
-def stretches(confidences: Floats, config: BeamConfig) -> list[tuple[int, int]]:
-    """Doubtful stretches, end exclusive, each with the certain step after it where there is one.
+def stretches(doubtful: npt.NDArray[np.int64], steps: int, gap: int) -> list[tuple[int, int]]:
+    """Doubtful stretches, end exclusive, each with the step after it where there is one.
 
-    >>> stretches(np.array([0.99, 0.5, 0.99, 0.99, 0.7, 0.4], np.float32), BeamConfig(gap=1))
+    Args:
+        doubtful: the doubtful steps, rising.
+        steps: of the line.
+
+    >>> stretches(np.array([1, 4, 5]), 6, gap=1)
     [(1, 3), (4, 6)]
     """
-    doubtful = np.flatnonzero(confidences < config.certain)
     if doubtful.size == 0:
         return []
-    breaks = np.flatnonzero(np.diff(doubtful) > config.gap + 1)
+    breaks = np.flatnonzero(np.diff(doubtful) > gap + 1)
     starts = doubtful[np.concatenate(([0], breaks + 1))]
-    ends = np.minimum(doubtful[np.concatenate((breaks, [doubtful.size - 1]))] + 2, confidences.size)
+    ends = np.minimum(doubtful[np.concatenate((breaks, [doubtful.size - 1]))] + 2, steps)
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def probabilities_of(scores: Floats) -> Floats:
+    """Softmax of logits, over the last axis."""
+    exps = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.asarray(exps / exps.sum(-1, keepdims=True), np.float32)
+
+
+def doubtful_steps(classes: Classes, confidences: Floats, scores: Floats, config: BeamConfig) -> npt.NDArray[np.int64]:
+    """The steps whose class is in doubt, but for those where the text is not: where one character goes over into the
+    next or into a blank, a step between may belong to either."""
+    steps = np.flatnonzero(confidences < config.certain)
+    inner = steps[(steps > 0) & (steps < len(classes) - 1)]
+    before, after = classes[inner - 1], classes[inner + 1]
+    border = (before != after) & (confidences[inner - 1] >= config.certain) & (confidences[inner + 1] >= config.certain)
+    inner, before, after = inner[border], before[border], after[border]
+    rows, at = probabilities_of(scores[inner]), np.arange(inner.size)
+    either = rows[:, BLANK] + rows[at, before] * (before != BLANK) + rows[at, after] * (after != BLANK)
+    return np.setdiff1d(steps, inner[either > 1 - config.possible], assume_unique=True)
 
 
 def labels_of(path: Classes, before: int = BLANK) -> Prefix:
@@ -89,8 +112,13 @@ def search(
 
     # per prefix the probability of the paths that end in a blank, and of those that end in its last character
     beam: dict[Prefix, tuple[float, float]] = {(): (1.0, 0.0) if before == BLANK else (0.0, 1.0)}
-    for row in probabilities:
-        beam = _longer(beam, row, before, config.possible)
+    highest = probabilities.max(1, keepdims=True)
+    scaled = probabilities / highest  # so that masses do not vanish in a long stretch
+    steps: list[list[tuple[int, float]]] = [[] for _ in probabilities]
+    for step, label in np.argwhere(probabilities >= np.minimum(highest, config.possible)).tolist():
+        steps[step].append((label, float(scaled[step, label])))
+    for pairs in steps:
+        beam = _longer(beam, pairs, before)
         if len(beam) > 1:
             beam = kept(beam)
     if len(beam) == 1:
@@ -101,11 +129,9 @@ def search(
 
 
 def _longer(
-    beam: dict[Prefix, tuple[float, float]], row: Floats, before: int, possible: float
+    beam: dict[Prefix, tuple[float, float]], pairs: list[tuple[int, float]], before: int
 ) -> dict[Prefix, tuple[float, float]]:
-    """The beam after a step; the masses are scaled so that none vanish in a long stretch."""
-    labels = np.flatnonzero(row >= min(possible, float(row.max())))
-    pairs = list(zip(labels.tolist(), (row[labels] / row.max()).tolist(), strict=True))
+    """The beam after a step, for the possible classes and their probabilities."""
     grown: dict[Prefix, tuple[float, float]] = {}
     for prefix, (blank, other) in beam.items():
         last = prefix[-1] if prefix else before
@@ -170,18 +196,26 @@ def refined(
         classes, confidences: [time], of the best path.
         scores: [time, classes], logits of one line.
     """
+    doubtful = stretches(doubtful_steps(classes, confidences, scores, config), len(classes), config.gap)
+    if not doubtful:
+        return classes, confidences
+    begins = np.flatnonzero(np.concatenate(([True], classes[1:] != classes[:-1])) & (classes != BLANK))
+    labels, places = classes[begins].tolist(), begins.tolist()
     classes, confidences = classes.copy(), confidences.copy()
-    for start, end in stretches(confidences, config):
+    known, done = [START], 0  # characters so far; those of the best path that are passed
+    for start, end in doubtful:
         before = int(classes[start - 1]) if start else BLANK
-        probabilities = np.exp(scores[start:end] - scores[start:end].max(1, keepdims=True))
-        probabilities /= probabilities.sum(1, keepdims=True)
+        probabilities = probabilities_of(scores[start:end])
         if confidences[end - 1] >= config.certain:  # has one way to go
             probabilities[-1] = 0.0
             probabilities[-1, classes[end - 1]] = 1.0
-        context = (START, *labels_of(classes[:start]))[-model.order :] if start else (START,)
-        following = labels_of(classes[end:], int(classes[end - 1]))[: model.order - 1] if end < len(classes) else ()
-        best, share = search(probabilities, before, context, following, model, config)
-        if best != labels_of(classes[start:end], before):
+        first, last = bisect_left(places, start), bisect_left(places, end)
+        known += labels[done:first]
+        greedy, done = tuple(labels[first:last]), last
+        following = tuple(labels[last : last + model.order - 1])
+        best, share = search(probabilities, before, tuple(known[-model.order :]), following, model, config)
+        known += best
+        if best != greedy:
             classes[start:end] = aligned(probabilities, before, best)
             confidences[start:end] = share
     return classes, confidences

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ocr_model.alphabet import Alphabet
-from ocr_model.beam import BeamConfig, aligned, labels_of, refined, search, stretches
+from ocr_model.beam import BeamConfig, aligned, doubtful_steps, labels_of, refined, search, stretches
 from ocr_model.language_model import LanguageModel
 from trainer.language_model import Config, learnt
 
@@ -67,9 +67,8 @@ def test_the_alignment_is_the_best_path_of_the_text(seed: int) -> None:
 
 
 def test_a_stretch_reaches_over_few_certain_steps_and_takes_in_the_next() -> None:
-    confidences = np.array([1, 0.5, 1, 1, 0.5, 1, 1, 1, 1, 0.5], np.float32)
-    assert stretches(confidences, BeamConfig(gap=2)) == [(1, 6), (9, 10)]
-    assert stretches(np.ones(5, np.float32), BeamConfig()) == []
+    assert stretches(np.array([1, 4, 9]), 10, gap=2) == [(1, 6), (9, 10)]
+    assert stretches(np.zeros(0, np.int64), 5, gap=2) == []
 
 
 def line(*steps: dict[int, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -86,6 +85,24 @@ def test_a_certain_line_is_left_as_it_is() -> None:
     found = refined(classes, confidences, scores, model(weight=5.0))
     np.testing.assert_array_equal(found[0], classes)
     np.testing.assert_array_equal(found[1], confidences)
+
+
+@pytest.mark.parametrize(
+    ("before", "between", "after", "doubtful"),
+    [
+        ({1: 1.0}, {1: 0.5, 2: 0.5}, {2: 1.0}, False),  # a goes over into b, with a blank or without
+        ({1: 1.0}, {0: 0.5, 2: 0.5}, {2: 1.0}, False),
+        ({0: 1.0}, {0: 0.5, 2: 0.5}, {2: 1.0}, False),
+        ({1: 1.0}, {0: 0.5, 1: 0.5}, {1: 1.0}, True),  # one a or two
+        ({0: 1.0}, {0: 0.5, 2: 0.5}, {0: 1.0}, True),  # b or nothing
+        ({1: 1.0}, {1: 0.5, 3: 0.5}, {2: 1.0}, True),  # a c between or none
+    ],
+)
+def test_a_step_between_two_characters_may_belong_to_either(
+    before: dict[int, float], between: dict[int, float], after: dict[int, float], doubtful: bool
+) -> None:
+    found = doubtful_steps(*line(before, between, after), BeamConfig())
+    assert found.tolist() == ([1] if doubtful else [])
 
 
 def test_the_model_decides_where_the_network_is_in_doubt() -> None:
