@@ -1,6 +1,6 @@
 """The letters of a face, each drawn once at `MASTER_PX` and kept: what lines are set from.
 
-Only what lines asked for is kept, so the memory is bounded by faces times alphabet, about 150 MB for 480 faces.
+What was used last is kept, about 50 MB of it, whatever number of faces and characters there are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from trainer.synthesis.fonts import MASTER_PX, FontFace, load
 
 SMALL_CAPITALS = (0.0, 0.7, 0.76, 0.82)  # of the capitals' size; few, so that they are drawn once
+_GLYPHS_KEPT, _PAIRS_KEPT = 40_000, 20_000
 _KERNED_PAIRS = ("AV", "To", "Te", "Wa", "Ty", "VA", "LT", "P.", "r.", "f'")
 _MISSING = ("\U0010fffe", "\uffff")
 
@@ -46,9 +47,7 @@ class GlyphSet:
         font = load(face, MASTER_PX)
         self.ascent, self.descent = font.getmetrics()
         self._missing = {bytes(font.getmask(c)) for c in _MISSING}
-        self._glyphs: dict[tuple[str, float], Glyph] = {}
         self._known: dict[str, bool] = {" ": True, "\t": True}
-        self._kerning: dict[str, float] = {}
         self._kerns: bool | None = None
 
     def lacks(self, character: str) -> bool:
@@ -65,13 +64,10 @@ class GlyphSet:
         Args:
             small: size of small capitals, which lower-case letters are then set in; 0 is none.
         """
-        found = self._glyphs.get((character, small))
-        if found is None:
-            found = self._drawn(character) if not small else self._small(character, small)
-            self._glyphs[character, small] = found
-        return found
+        return _kept_glyph(self, character, small)
 
-    def _drawn(self, character: str) -> Glyph:
+    def drawn(self, character: str) -> Glyph:
+        """The letter, drawn anew."""
         font = load(self.face, MASTER_PX)
         try:
             advance = float(font.getlength(character))
@@ -91,7 +87,8 @@ class GlyphSet:
         inked = np.ascontiguousarray(grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
         return Glyph(inked, int(x) + int(columns[0]), int(y) + int(rows[0]), advance)
 
-    def _small(self, character: str, small: float) -> Glyph:
+    def drawn_small(self, character: str, small: float) -> Glyph:
+        """The small capital of a lower-case letter, made anew; other characters are as they are."""
         capital = character.upper()
         if len(capital) != 1 or capital == character or capital.lower() != character or self.lacks(capital):
             return self.glyph(character)
@@ -105,17 +102,25 @@ class GlyphSet:
     def kerning(self, pair: str) -> float:
         """How much the pen moves less (negative) or more between two letters, pixels."""
         if self._kerns is None:
-            self._kerns = any(self._kerning_of(known) for known in _KERNED_PAIRS)
+            self._kerns = any(self.measured_kerning(known) for known in _KERNED_PAIRS)
         if not self._kerns:
             return 0.0
-        found = self._kerning.get(pair)
-        if found is None:
-            found = self._kerning[pair] = self._kerning_of(pair)
-        return found
+        return _kept_kerning(self, pair)
 
-    def _kerning_of(self, pair: str) -> float:
+    def measured_kerning(self, pair: str) -> float:
+        """As `kerning`, measured anew."""
         both = float(load(self.face, MASTER_PX).getlength(pair))
         return both - self.glyph(pair[0]).advance - self.glyph(pair[1]).advance
+
+
+@functools.lru_cache(maxsize=_GLYPHS_KEPT)
+def _kept_glyph(letters: GlyphSet, character: str, small: float) -> Glyph:
+    return letters.drawn_small(character, small) if small else letters.drawn(character)
+
+
+@functools.lru_cache(maxsize=_PAIRS_KEPT)
+def _kept_kerning(letters: GlyphSet, pair: str) -> float:
+    return letters.measured_kerning(pair)
 
 
 @functools.lru_cache(maxsize=2048)
