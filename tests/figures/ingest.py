@@ -62,32 +62,39 @@ with Decoder() as decoder, open(sys.argv[2] + ".page", "wb") as pages, open(sys.
 """
 
 
-def make_corpus(folder: Path, pages: int) -> Path:
-    """Pages of 50 KB, every file with bytes of its own, and their truth."""
+def make_corpus(folder: Path, pages: int, light: bool = False) -> Path:
+    """Pages of 50 KB, every file with bytes of its own, and their truth.
+
+    Args:
+        light: the picture is a ninth as large, and a comment fills the file up: as many bytes, decoded in less time.
+    """
     folder.mkdir(parents=True)
-    picture = page_picture()
+    picture = page_picture(light)
+    padding = random.Random(1).randbytes(max(0, PAGE_BYTES - len(picture)) if light else 0)
+    scale = 3 if light else 1
     for n in range(pages):
         # A comment behind the first marker makes another file of the same picture.
-        comment = f"{n:010d}".encode()
+        comment = f"{n:010d}".encode() + padding
         data = picture[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + picture[2:]
         (folder / f"{n:06}.jpg").write_bytes(data)
         lines = [
-            {"bbox": [40, 60 + 60 * row, 560, 100 + 60 * row], "text": f"line {row} of page {n}"} for row in range(3)
+            {"bbox": [x // scale for x in (40, 60 + 60 * row, 560, 100 + 60 * row)], "text": f"line {row} of page {n}"}
+            for row in range(3)
         ]
         (folder / f"{n:06}.lines.json").write_text(json.dumps(lines))
     return folder
 
 
-def page_picture() -> bytes:
-    """A JPEG of about 50 KB: noise, as much as it takes."""
+def page_picture(light: bool = False) -> bytes:
+    """A JPEG of about 50 KB, or a small one: noise, as much as it takes."""
     rng = np.random.default_rng(1)
-    page = np.clip(215 + rng.normal(0, 18, (800, 600)), 0, 255).astype(np.uint8)
+    page = np.clip(215 + rng.normal(0, 18, (264, 200) if light else (800, 600)), 0, 255).astype(np.uint8)
     best = b""
     for quality in range(10, 96, 3):
         stream = io.BytesIO()
         Image.fromarray(page).save(stream, "JPEG", quality=quality)
         best = stream.getvalue()
-        if len(best) >= PAGE_BYTES:
+        if len(best) >= PAGE_BYTES / (9 if light else 1):
             break
     return best
 
@@ -143,9 +150,14 @@ def memory_mb(pid: int) -> dict[int, float]:
 
 def memory(arguments: argparse.Namespace, place: Path) -> dict[str, object]:
     """Peak memory of the making of records; `features` has that of tf.Transform, a process of its own."""
-    folder = make_corpus(place / "in", arguments.pages)
+    folder = make_corpus(place / "in", arguments.pages, arguments.light)
     found = measured(ingest(folder, place / "out", "--kind", arguments.kind, "--no-transform"))
-    return {"pages": arguments.pages, "pages_per_s": round(arguments.pages / found["wall_s"], 1), **found}
+    return {
+        "pages": arguments.pages,
+        "light": arguments.light,
+        "pages_per_s": round(arguments.pages / found["wall_s"], 1),
+        **found,
+    }
 
 
 def features(arguments: argparse.Namespace, place: Path) -> dict[str, object]:
@@ -220,6 +232,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("figure", choices=tuple(FIGURES))
     parser.add_argument("--pages", type=int, default=1500)
     parser.add_argument("--kind", choices=("page", "line", "both"), default="both")
+    parser.add_argument("--light", action="store_true", help="small pictures in files of 50 KB, for memory")
     parser.add_argument("--prepare", default="", help="steps, for throughput")
     parser.add_argument("--repeats", type=int, default=3, help="of throughput")
     parser.add_argument("--rounds", type=int, default=5, help="of kill")
