@@ -41,6 +41,7 @@ from pipelines.formats import FORMATS
 from pipelines.ledger import Entry
 from pipelines.outputs import cannot_write, locked, prepare_output, write_atomically
 from pipelines.plan import (
+    TRANSCRIBED,
     Item,
     UnitReference,
     claim_output,
@@ -621,9 +622,11 @@ def as_begun(output: str) -> TranscribeOptions:
     """The options of the last run of an output folder.
 
     Raises:
-        BadInput: there was none.
+        BadInput: there was none, or another job made the folder.
     """
-    read_corpus(output)
+    made_by = read_corpus(output).get("made_by", TRANSCRIBED)
+    if made_by != TRANSCRIBED:
+        raise BadInput(f"{output} was made by {made_by}", "mend what failed, and give that command a new --output")
     begun = last_run(output).get("options")
     if begun is None:
         raise BadInput(f"{output} has no record of a run", "run `pagemill transcribe` first")

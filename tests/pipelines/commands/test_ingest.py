@@ -103,6 +103,19 @@ def test_failure_limit_ends_with_code_4_and_leaves_no_manifest(
     assert ingest(capsys, tmp_path, "--max-failures", "10%", "--resume")[0] == 3
 
 
+def test_books_of_records_are_told_and_retry_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.commands.books.die_with_parent", lambda: None)
+    monkeypatch.setattr("pipelines.commands.books.end_with_workers", lambda: None)
+    put(tmp_path / "in", {**corpus_of(1), "bare.png": page_image(7)})
+    ingest(capsys, tmp_path)
+    assert "2 files = 2 done + 0 open" in pagemill(capsys, "status", tmp_path / "out")[1]
+    assert pagemill(capsys, "verify", tmp_path / "out")[0] == 0
+    code, _, err = pagemill(capsys, "retry", tmp_path / "out")
+    assert code == 2 and "was made by pagemill ingest" in err and "a new --output" in err
+
+
 @needs_transform
 def test_limit_of_drift_that_is_crossed_is_code_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path / "in", {**corpus_of(3), "pages/00000.lines.json": b"[]"})
