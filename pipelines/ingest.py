@@ -244,7 +244,10 @@ def ingest_text(report: Report) -> str:
         said.append(f"{counts.skipped} pages were skipped")
     if counts.dead:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(report.failures.items()))
-        said.append(f"{counts.dead} pages failed: {reasons} (see {report.output.rstrip('/')}/dead_letters.jsonl)")
+        letters = f"{report.output.rstrip('/')}/dead_letters.jsonl"
+        said.append(
+            f"{counts.dead} pages failed: {reasons} (see {letters}; take up what is mended with a new --output)"
+        )
     unknown = tallies["unknown_characters"]
     if unknown:
         shown = " ".join(f"{c!r}×{n}" for c, n in unknown.most_common(20))
