@@ -37,7 +37,7 @@ class BeamConfig:
     possible: float = 0.01
     negligible: float = 0.01
     width: int = 8
-    gap: int = 4
+    gap: int = 8
 
 
 def stretches(doubtful: npt.NDArray[np.int64], steps: int, gap: int) -> list[tuple[int, int]]:
