@@ -68,7 +68,10 @@ def _entries(path: str) -> list[tuple[str, Any, int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read {path}: {error}", "name a YAML file") from error
     except yaml.YAMLError as error:
-        raise BadInput(f"{path} is no YAML: {' '.join(str(error).split())}", "write `flag: value` lines") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else path
+        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise BadInput(f"{where}: no YAML: {what}", "write `flag: value` lines") from error
     if node is None or node.tag.endswith(":null"):
         return []
     if not isinstance(node, yaml.MappingNode):

@@ -375,5 +375,6 @@ def _extension(source: SourceFile) -> str:
 def _refuse_twins(shared: Sequence[SourceFile]) -> None:
     one, other = [source for source in shared if source.stem == shared[0].stem][:2]
     raise BadInput(
-        f"{one.origin} and {other.origin} would both become {one.stem}", "give their common folder, or run twice"
+        f"{one.origin} and {other.origin} would both become {one.stem}",
+        "give their common folder, other names in the manifest's column `output`, or run twice",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -148,10 +148,22 @@ def read_items(
     """
     observed = observed or Observed()
     for batch in _batches(_decoded(items, decoder, options, observed), options):
-        pages = [part for part in batch if isinstance(part, _Decoded)]
-        read = iter(_read_batch(pages, reader_of, options, observed))
-        for part in batch:
-            yield next(read) if isinstance(part, _Decoded) else part
+        outcomes = deque(_outcomes_of(batch, reader_of, options, observed))
+        batch.clear()  # nothing holds a page once it was handed on: they are most of what a worker's memory grows by
+        while outcomes:
+            yield outcomes.popleft()
+
+
+def _outcomes_of(
+    batch: Sequence[_Decoded | DeadPage | SkippedPage],
+    reader_of: Callable[[SourceFile], PageReader],
+    options: ReadOptions,
+    observed: Observed,
+) -> Iterator[Outcome]:
+    """What became of the parts of a batch, in their order."""
+    read = iter(_read_batch([part for part in batch if isinstance(part, _Decoded)], reader_of, options, observed))
+    for part in batch:
+        yield next(read) if isinstance(part, _Decoded) else part
 
 
 def _decoded(

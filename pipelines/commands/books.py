@@ -119,8 +119,10 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 def verify(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill verify`."""
     from pipelines.outputs import locked
+    from pipelines.plan import read_corpus
     from pipelines.verify import verify_output
 
+    read_corpus(arguments.output)  # the lock would make the folder
     with locked(arguments.output) if arguments.reopen else nullcontext():
         found = verify_output(arguments.output, arguments.reopen)
     print(found.text())

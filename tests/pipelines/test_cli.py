@@ -205,6 +205,12 @@ def test_books_of_a_folder_by_command(
     assert pagemill(capsys, *argv)[0] == 0 and pagemill(capsys, "verify", out)[0] == 0
 
 
+def test_books_of_a_folder_that_is_not_there_make_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["status"], ["verify"], ["verify", "--reopen"]):
+        assert pagemill(capsys, *argv, str(tmp_path / "nowhere"))[0] == 2
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_retry_reads_as_the_run_did_unless_told_otherwise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unsupervised: None
 ) -> None:

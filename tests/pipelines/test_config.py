@@ -127,6 +127,10 @@ def test_file_that_is_no_mapping_is_told(tmp_path: Path, text: str | bytes) -> N
     assert "run.yaml" in refused(tmp_path, text)
 
 
+def test_line_that_is_no_yaml_is_told(tmp_path: Path) -> None:
+    assert "run.yaml, line 2: no YAML: mapping values are not allowed here" in refused(tmp_path, "a: b\n  c: [\n")
+
+
 def test_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     for name in ("nowhere.yaml", ""):
         with pytest.raises(BadInput, match="cannot read"):

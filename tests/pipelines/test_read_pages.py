@@ -1,4 +1,5 @@
 import hashlib
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +145,16 @@ def test_files_are_opened_no_earlier_than_needed(any_file: SourceFile) -> None:
     outcomes = read_items([Item(any_file)] * 50, lambda _: SizeReader(), decoder, options)
     next(outcomes)
     assert len(decoder._files) >= 45
+
+
+def test_pages_that_were_handed_on_are_not_held(any_file: SourceFile) -> None:
+    handed_on: list[weakref.ref[np.ndarray]] = []
+    options = ReadOptions(pages_at_once=3)
+    for outcome in read_items([Item(any_file)], lambda _: SizeReader(), FakeDecoder([[20] * 9]), options):
+        assert isinstance(outcome, ReadPage) and sum(pixels() is not None for pixels in handed_on) <= 1
+        handed_on.append(weakref.ref(outcome.image.pixels))
+        del outcome
+    assert len(handed_on) == 9
 
 
 def test_each_file_is_read_by_its_reader(tmp_path: Path, shared_decoder: Decoder) -> None:
