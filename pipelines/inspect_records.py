@@ -31,7 +31,7 @@ _FONT, _FONT_PX, _FONT_WEIGHT = "sans", 14, 400  # ships with OpenCV 5
 
 
 def read_path(path: str, kind: Kind | None = None, split: Split | None = None) -> Iterator[Example]:
-    """The examples of a file of records, or of a folder with a manifest.
+    """The examples of a file of records, or of a folder with a manifest, which may be named itself.
 
     Args:
         kind, split: of a folder, only these.
@@ -40,6 +40,8 @@ def read_path(path: str, kind: Kind | None = None, split: Split | None = None) -
         BadInput: it cannot be read, is foreign or of another version.
     """
     folder = path.rstrip("/")
+    if os.path.basename(folder) == MANIFEST:
+        folder = os.path.dirname(folder) or "."
     if is_there(folder, MANIFEST):
         manifest = manifest_from_text(read_text(folder, MANIFEST), f"{folder}/{MANIFEST}")
         files = [f for f in manifest.files if kind in (None, f.kind) and split in (None, f.split)]

@@ -53,8 +53,9 @@ def test_folder_and_file_give_the_same_examples(records: str, capsys: pytest.Cap
     assert inspected(records, "--kind", "page", "--limit", "2") == 0
     of_folder = capsys.readouterr().out
     (file,) = Path(records, "records/page/train").iterdir()
-    assert inspected(str(file), "--limit", "2") == 0
-    assert capsys.readouterr().out == of_folder
+    for name in (str(file), f"{records}/records.json"):
+        assert inspected(name, "--kind", "page", "--limit", "2") == 0
+        assert capsys.readouterr().out == of_folder
     assert of_folder.count("page pages/") == 2 and "0000 1" in of_folder
 
 
