@@ -289,12 +289,12 @@ def _pieces(
     where = np.nonzero(mask)
     if core[where].mean() < config.confidence:
         return []
-    ascender = float(np.median(maps["ascender"][window][where])) / stride
-    descender = float(np.median(maps["descender"][window][where])) / stride
+    ascender = _median(maps["ascender"][window][where]) / stride
+    descender = _median(maps["descender"][window][where]) / stride
     columns = np.nonzero(mask.any(axis=0))[0]
     bottoms = mask.shape[0] - 1 - np.argmax(mask[::-1, columns], axis=0)
     tops = np.argmax(mask[:, columns], axis=0)
-    thickness = float(np.median(bottoms - tops + 1))
+    thickness = _median(bottoms - tops + 1)
     if depth < 3 and _holds_two(mask, columns, bottoms, tops):
         return _split(mask, window, maps, stride, config, depth)
     if len(columns) * 1.0 < 0.35 * ascender or not 0.5 < ascender / thickness < 5:
@@ -307,6 +307,12 @@ def _pieces(
     y = bottoms + window[0].start + 0.5 + part
     x, y = _smooth_baseline(x, y, thickness)
     return [_Piece(x, y, ascender, descender)]
+
+
+def _median(values: np.ndarray) -> float:
+    """As `np.median`, which spends most of its time on checks where the array is small."""
+    middle = np.partition(values, ((len(values) - 1) // 2, len(values) // 2))
+    return 0.5 * (float(middle[(len(values) - 1) // 2]) + float(middle[len(values) // 2]))
 
 
 def _holds_two(mask: np.ndarray, columns: np.ndarray, bottoms: np.ndarray, tops: np.ndarray) -> bool:
@@ -354,11 +360,12 @@ def _smooth_baseline(x: np.ndarray, y: np.ndarray, thickness: float) -> tuple[np
     powers = ((np.add.reduceat(x, starts) / share - middle) / half)[:, None] ** np.arange(degree + 1)
     level = np.add.reduceat(y, starts) / share
     weights = share / share.mean()
+    ridge = 1e-9 * share.sum() * np.eye(degree + 1)  # of too few stretches for the degree the flattest curve is taken
     for _ in range(4):
-        weighted = powers * weights[:, None]
-        fit = np.linalg.lstsq(weighted.T @ powers, weighted.T @ level, rcond=None)[0]
+        weighted = (powers * weights[:, None]).T
+        fit = np.linalg.solve(weighted @ powers + ridge, weighted @ level)
         deviation = np.abs(level - powers @ fit)
-        weights = share / np.maximum(1.0, deviation / max(0.25, float(np.median(deviation)) * 1.5))
+        weights = share / np.maximum(1.0, deviation / max(0.25, _median(deviation) * 1.5))
     ends_x = np.array([x[0] - 0.5, x[-1] + 0.5])
     points = np.linspace(ends_x[0], ends_x[1], 9 if degree > 1 else 2)
     values = np.polynomial.polynomial.polyval((points - middle) / half, fit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,6 @@ from ocr_model.layout import FoundLine, FoundPage, FoundRegion, LineFinder
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
 
 Grey = npt.NDArray[np.uint8]
-ToImage = Callable[[float, float], Point]
 
 BATCH_PX = 8192  # width of all lines of a batch together
 MIN_CONFIDENCE = 0.55  # of a line, below which it is taken for something that is not text
@@ -38,12 +37,12 @@ class Strip:
 
     Attributes:
         image: [40, width] uint8 as `normalise_line_image` gives it.
-        back: takes (x, y) of the strip before scaling to the image as given.
+        back: [2, 3] float64, takes (x, y, 1) of the strip before scaling to the image as given.
         size: width and height of the strip before scaling, pixels.
     """
 
     image: Grey
-    back: ToImage
+    back: npt.NDArray[np.float64]
     size: tuple[int, int]
 
 
@@ -61,21 +60,29 @@ def unturned(point: Point, quarter_turns: int, width: int, height: int) -> Point
     return ((x, y), (y, height - x), (width - x, height - y), (width - y, x))[quarter_turns]
 
 
-def batch_size(width_px: int) -> int:
-    """Lines in a batch of a bucket: fixed, so that a line is computed the same way whoever is beside it."""
-    return max(1, min(16, BATCH_PX // width_px))
+def batch_size(width_px: int, lines: int = 16) -> int:
+    """Lines in the next batch of a bucket of which so many are left: the full size, a half or a quarter of it.
+
+    A line's result does not depend on how many lie beside it: every line of a convolution is a sum of its own. Few
+    sizes, as the processor's code is made anew for each.
+
+    >>> batch_size(512), batch_size(512, 9), batch_size(512, 8), batch_size(512, 1), batch_size(4096, 1)
+    (16, 16, 8, 4, 1)
+    """
+    full = max(1, min(16, BATCH_PX // width_px))
+    return min(size for size in (full, max(1, full // 2), max(1, full // 4)) if size >= min(lines, full))
 
 
 def read_strips(bundle: Bundle, strips: Sequence[Grey]) -> list[list[DecodedCharacter]]:
-    """Reads normalised lines, batched by width. A batch always has its bucket's full size (filled up with paper)."""
+    """Reads normalised lines, batched by width; the last batch of a width is filled up with paper."""
     by_bucket: dict[int, list[int]] = {}
     for i, strip in enumerate(strips):
         by_bucket.setdefault(bucket_width(strip.shape[1]), []).append(i)
     results: list[list[DecodedCharacter]] = [[] for _ in strips]
     for width, members in sorted(by_bucket.items()):
-        size = batch_size(width)
-        for start in range(0, len(members), size):
-            part = members[start : start + size]
+        while members:
+            size = batch_size(width, len(members))
+            part, members = members[:size], members[size:]
             batch = np.zeros((size, LINE_HEIGHT_PX, width, 1), np.uint8)
             for row, i in enumerate(part):
                 batch[row, :, : strips[i].shape[1], 0] = strips[i]
@@ -132,28 +139,39 @@ def assemble_line(
         baseline: in pixels of the image as given.
         page_size: its width and height.
     """
-    words: list[Word] = []
-    spans: list[tuple[int, int]] = []  # of the words in the normalised strip
-    strip_width, strip_height = strip.size
-    scale_x = strip_width / strip.image.shape[1]
-    for word in split_words(characters):
-        left, right = _word_span(strip.image, word)
-        points = [strip.back(x * scale_x, y) for x in (left, right) for y in (0.0, float(strip_height))]
-        word_box = Box.around(points).clipped(*page_size)
-        text = "".join(c.character for c in word[0])
-        words.append(Word(text, word_box, float(np.mean([c.confidence for c in word[0]]))))
-        spans.append((left, right))
-    letters = [c.confidence for c in characters if c.character != " "]
-    if not letters:
+    parts = split_words(characters)
+    if not parts:
         return None
-    begin, end = min(left for left, _ in spans) * scale_x, max(right for _, right in spans) * scale_x
-    corners = ((begin, 0.0), (end, 0.0), (end, float(strip_height)), (begin, float(strip_height)))
-    polygon = tuple(strip.back(x, y) for x, y in corners)
-    box = Box.around(polygon).clipped(*page_size)
+    strip_width, strip_height = strip.size
+    spans = np.array([_word_span(strip.image, part) for part in parts]) * (strip_width / strip.image.shape[1])
+    begin, end = float(spans[:, 0].min()), float(spans[:, 1].max())
+    boxes = _boxes_of_spans(np.concatenate([spans, [[begin, end]]]), strip, page_size)
+    words = tuple(
+        Word("".join(c.character for c in part[0]), box, _mean(c.confidence for c in part[0]))
+        for part, box in zip(parts, boxes, strict=False)
+    )
+    box = boxes[-1]
     for word in words:
         box = box.union(word.box)
+    corners = np.array([(begin, 0, 1), (end, 0, 1), (end, strip_height, 1), (begin, strip_height, 1)])
+    polygon = tuple((float(x), float(y)) for x, y in corners @ strip.back.T)
     part = part_of_polyline(baseline, begin / strip_width, end / strip_width)
-    return Line(tuple(words), box, part, polygon, float(np.mean(letters)))
+    return Line(words, box, part, polygon, _mean(c.confidence for c in characters if c.character != " "))
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def _boxes_of_spans(spans: npt.NDArray[np.float64], strip: Strip, page_size: tuple[int, int]) -> list[Box]:
+    """The boxes on the page of stretches of a strip, [n, 2] from x to x, before scaling, over all of its height."""
+    x = np.repeat(spans, 2, axis=1)  # [n, 4]: left, left, right, right
+    y = np.tile((0.0, float(strip.size[1])), (len(spans), 2))
+    points = np.stack([x, y], axis=-1) @ strip.back[:, :2].T + strip.back[:, 2]  # [n, 4, 2]
+    low, high = np.floor(points.min(axis=1)).astype(int), np.ceil(points.max(axis=1)).astype(int)
+    corners = np.concatenate([low, high], axis=1).tolist()
+    return [Box(*four).clipped(*page_size) for four in corners]
 
 
 def part_of_polyline(points: Sequence[Point], begin: float, end: float) -> tuple[Point, ...]:
@@ -265,7 +283,7 @@ class Reader:
 
     def read_single_lines(self, images: Sequence[Grey]) -> list[Page]:
         """Pages of one line each: every image is taken as one line of text from edge to edge."""
-        strips = [Strip(normalise_line_image(i), lambda x, y: (x, y), (i.shape[1], i.shape[0])) for i in images]
+        strips = [Strip(normalise_line_image(i), np.eye(2, 3), (i.shape[1], i.shape[0])) for i in images]
         pages = []
         for image, strip, characters in zip(
             images, strips, read_strips(self.bundle, [s.image for s in strips]), strict=True
@@ -312,11 +330,12 @@ class Reader:
         height, width = shape
         pixels, matrix = cut_line(upright, line.baseline, line.ascender_px, line.descender_px)
 
-        def back(x: float, y: float) -> Point:
-            upright_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
-            upright_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
-            return unturned((float(upright_x), float(upright_y)), found.quarter_turns, width, height)
-
+        origin, along, down = (unturned(p, found.quarter_turns, width, height) for p in ((0, 0), (1, 0), (0, 1)))
+        turn = np.array(
+            [[along[0] - origin[0], down[0] - origin[0]], [along[1] - origin[1], down[1] - origin[1]]], np.float64
+        )
+        back = turn @ matrix
+        back[:, 2] += origin
         return Strip(normalise_line_image(pixels), back, (pixels.shape[1], pixels.shape[0]))
 
     def _assemble(self, image: Grey, found: FoundPage, read: list[ReadLine]) -> Page:

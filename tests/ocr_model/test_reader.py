@@ -33,9 +33,13 @@ def test_unturning_finds_the_pixel_of_the_image_as_given(turns: int) -> None:
         assert image[int(given_y), int(given_x)] == upright[y, x]
 
 
-def test_a_bucket_has_one_batch_size() -> None:
-    assert all(batch_size(width) >= 1 for width in (32, 1024, 4096))
-    assert batch_size(64) <= 16
+@pytest.mark.parametrize("width", [32, 640, 4096])
+def test_batches_hold_all_lines_and_are_at_most_half_empty_until_a_quarter(width: int) -> None:
+    full = batch_size(width)
+    for lines in range(1, full + 1):
+        size = batch_size(width, lines)
+        assert lines <= size <= full and (size <= 2 * lines or size <= max(1, full // 4))
+    assert batch_size(width, 1000) == full
 
 
 @pytest.fixture(scope="module")
