@@ -28,7 +28,7 @@ from pipelines.ingest_pages import DroppedPage, IngestedPage, IngestOutcome, gre
 from pipelines.plan import Item
 from pipelines.read_pages import Observed, PageOfFile
 from pipelines.record_units import RecordsRun, RecordsWorker
-from pipelines.transcribe import load_reader
+from pipelines.transcribe import load_reader, native_chatter_muted
 from trainer.synthesis.damage import Damage, apply_damage, displaced, moved_boxes, shift_of
 from trainer.synthesis.fonts import FontCase, FontFace, find_fonts, fonts_in, readable
 from trainer.synthesis.lines import Mixture, cut, draw_line, draw_line_damage
@@ -310,11 +310,12 @@ class _Looks:
     """The wear of a folder, in the looks that are asked for."""
 
     def __init__(self, settings: SynthesisSettings) -> None:
-        from trainer.wear.model import Wear
-
         assert settings.wear is not None
-        self._wear = Wear.load(Path(settings.wear))
-        self._bank = self._wear.bank(settings.style_of or None)
+        with native_chatter_muted():
+            from trainer.wear.model import Wear
+
+            self._wear = Wear.load(Path(settings.wear))
+            self._bank = self._wear.bank(settings.style_of or None)
 
     def worn(self, made: Sequence[_Made]) -> list[_Made]:
         """The same, those that are to be worn with their pictures."""

@@ -72,14 +72,14 @@ def load_reader(bundle: str | None) -> PageReader:
     Raises:
         BadModel: it is no bundle.
     """
-    with _native_chatter_muted():
+    with native_chatter_muted():
         from ocr_model.reader import Reader
 
         return Reader.load(bundle)
 
 
 @contextmanager
-def _native_chatter_muted() -> Iterator[None]:
+def native_chatter_muted() -> Iterator[None]:
     """Keeps stderr shut while TensorFlow starts, whose first lines heed no setting. Exceptions are not affected."""
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":  # somebody wants to see them
         yield

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--damaged", default="100%", metavar="X%%", help="share of the lines (default 100%%)")
     parser.add_argument("--wear", default="", metavar="DIR", help="exported wear, of `pagemill train wear`")
     parser.add_argument(
-        "--worn", metavar="X%%", help="share of the lines with wear in the place of damage (default 50%% with --wear)"
+        "--worn", metavar="X%%", help="share of the lines with wear in the place of damage (default 100%%)"
     )
     parser.add_argument(
         "--style-of", default="", metavar="COLLECTION", help="wear looks like this collection: its name, or its folder"
@@ -155,7 +155,7 @@ def options_of(arguments: argparse.Namespace, run_name: str = "") -> SynthesisOp
     count = arguments.pages if arguments.pages is not None else arguments.lines
     if count is None:
         raise BadArgument("nothing is asked for", "give --lines N or --pages N")
-    worn = arguments.worn if arguments.worn is not None else "50%" if arguments.wear else "0%"
+    worn = arguments.worn if arguments.worn is not None else "100%" if arguments.wear else "0%"
     alphabet = Alphabet.load(Path(arguments.alphabet)) if arguments.alphabet else DEFAULT_ALPHABET
     max_cer = None if arguments.max_cer == "none" else _rate(arguments.max_cer)
     settings = SynthesisSettings(

@@ -197,7 +197,8 @@ def coverage(face: FontFace, characters: str = DEFAULT_CHARACTERS) -> frozenset[
     drawn = set()
     for character in characters:
         try:
-            if character == " " or (bytes(font.getmask(character)) not in missing and font.getbbox(character)[2] > 0):
+            mask = bytes(font.getmask(character))
+            if character == " " or (any(mask) and mask not in missing):
                 drawn.add(character)
         except OSError:  # this one glyph of the file is damaged
             continue

@@ -177,16 +177,17 @@ def _shifts(p: LineParameters, rng: Rng, count: int) -> npt.NDArray[np.float64]:
     return rng.normal(0, p.jitter * MASTER_PX, count) if p.jitter else np.zeros(count)
 
 
-def _window(boxes: Boxes, p: LineParameters, em: float, ascent: float, descent: float, stretch: float) -> Window:
+def _window(boxes: Boxes, p: LineParameters, em: float, above: float, below: float, stretch: float) -> Window:
     """Left, top, right, bottom of the crop.
 
     Args:
-        boxes: of the characters, with the baseline at 0.
+        boxes: of the characters.
         em: in the units of the boxes; stretch: that they have not had yet.
+        above, below: top and bottom of the font's box.
     """
     inked = boxes[boxes[:, 2] > boxes[:, 0]]
     left, right = (inked[:, 0].min(), inked[:, 2].max()) if len(inked) else (0.0, em)
-    top, bottom = (inked[:, 1].min(), inked[:, 3].max()) if p.crop_to_ink and len(inked) else (-ascent, descent)
+    top, bottom = (inked[:, 1].min(), inked[:, 3].max()) if p.crop_to_ink and len(inked) else (above, below)
     first = math.floor(left - p.crop_left * em / stretch), math.floor(top - p.crop_top * em)
     last = math.ceil(right + p.crop_right * em / stretch), math.ceil(bottom + p.crop_bottom * em)
     return (*first, max(last[0], first[0] + 4), max(last[1], first[1] + 4))
@@ -346,7 +347,7 @@ def _drawn(p: LineParameters, whole: bool, only: int | None = None) -> RenderedL
         margin = round(_MARGIN * MASTER_PX)
         window = (-margin, -ascent - margin, int(layout.length) + margin, descent + margin)
     else:
-        window = _window(boxes.astype(np.float64), p, MASTER_PX, ascent, descent, p.stretch)
+        window = _window(boxes.astype(np.float64), p, MASTER_PX, -ascent, descent, p.stretch)
     ink = np.zeros((window[3] - window[1], window[2] - window[0]), np.uint8)
     _paint(ink, layout.letters, boxes, window, wear, only)
     if only is not None:
@@ -395,10 +396,9 @@ def cut(p: LineParameters, only: int | None = None) -> RenderedLine:
 
 def crop_window(line: RenderedLine, p: LineParameters) -> Window:
     """Left, top, right, bottom of the crop of a line that `render` drew, inside the ink's array."""
-    boxes = line.boxes - np.array([0, line.baseline_px, 0, line.baseline_px])
-    window = np.array(_window(boxes, p, p.size_px, line.ascender_px, line.descender_px, 1.0), np.float64)
+    above, below = line.baseline_px - line.ascender_px, line.baseline_px + line.descender_px
+    window = _window(line.boxes, p, p.size_px, above, below, 1.0)
     height, width = line.ink.shape
-    window[[1, 3]] += line.baseline_px
     left, top = int(np.clip(window[0], 0, width - 4)), int(np.clip(window[1], 0, height - 4))
     return left, top, int(np.clip(window[2], left + 4, width)), int(np.clip(window[3], top + 4, height))
 
