@@ -18,6 +18,7 @@ from ocr_model.ctc import DecodedCharacter, greedy
 from ocr_model.document import Box, Line, Page, Point, Region, Word
 from ocr_model.layout import FoundLine, FoundPage, FoundRegion, LineFinder
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
+from ocr_model.word_shapes import settled
 
 Grey = npt.NDArray[np.uint8]
 
@@ -89,7 +90,8 @@ def read_strips(bundle: Bundle, strips: Sequence[Grey]) -> list[list[DecodedChar
             classes, confidences = bundle.read_lines(batch)
             for row, i in enumerate(part):
                 steps = -(-strips[i].shape[1] // STRIDE_PX)
-                results[i] = greedy(classes[row, :steps], confidences[row, :steps], bundle.alphabet)
+                characters = greedy(classes[row, :steps], confidences[row, :steps], bundle.alphabet)
+                results[i] = characters if bundle.language_model is None else settled(characters)
     return results
 
 
@@ -225,16 +227,18 @@ class Reader:
         self.seconds = {"find": 0.0, "read": 0.0}  # wall time since it was loaded: finding lines; the rest of `read`
 
     @classmethod
-    def load(cls, bundle: str | Path | None = None, precision: str = "auto") -> Reader:
+    def load(cls, bundle: str | Path | None = None, precision: str = "auto", decoder: str = "beam") -> Reader:
         """A reader with a bundle; None is the one in the package.
 
         Args:
             precision: `auto`, `bfloat16` or `float32`; `auto` takes bfloat16 where the processor has it in hardware.
+            decoder: `beam` decodes with the bundle's language model and the rules of `word_shapes`, `greedy` takes the
+                network's best path as it is.
 
         Raises:
             BadModel: the folder is no complete bundle.
         """
-        return cls(load_bundle(None if bundle is None else Path(bundle), precision))
+        return cls(load_bundle(None if bundle is None else Path(bundle), precision, decoder))
 
     @property
     def alphabet(self) -> Alphabet:
