@@ -142,9 +142,10 @@ def _in_records(folder: Path, skipped: Counter[str]) -> Iterator[_Found]:
 
 
 def line_of(example: LineExample) -> RealLine:
-    """The line of a record as training keeps it."""
+    """The line of a record as training keeps it; its source is the language, else the first folder of its name."""
     origin, text = example.origin, normalise_line(example.text)
-    source = origin.language or "records"
+    folder, below, _ = origin.name.partition("/")
+    source = origin.language or (folder if below else "records")
     return shrunk(RealLine(example.image.decoded(), example.margins, text, source, origin.document))
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ import numpy.typing as npt
 from ocr_model.alphabet import Alphabet
 from ocr_model.bundle import Bundle
 from ocr_model.errors import BadArgument, BadInput
-from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, normalise_line_image
 from ocr_model.self_check import character_error_rate, read_line_images
 from trainer.card import FineTuned, finetuned_card
 from trainer.checkpoints import write_text
 from trainer.collection import Collection, as_cut, load_folder, load_records
 from trainer.confusions import Confusions, confusions
 from trainer.export import TrainedRecogniser, export_bundle
-from trainer.line_data import RealLine, draw_real
+from trainer.line_data import Bucketer, LineDataConfig, RealLine, draw_real
 from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
 from trainer.losses import CtcLoss
+from trainer.recogniser import arrays
 from trainer.start_model import (
     ALPHABET_RULES,
     HEAD,
@@ -376,10 +376,21 @@ def batches(
     Raises:
         BadInput: no line is wide enough for its text, or all are too wide.
     """
-    stream = bucketed(samples(config, alphabet, lines), alphabet, config)
-    for number, (members, width) in enumerate(stream, 1):
-        if number > skip:
-            yield FedBatch(padded(members, width), [name for _, _, name in members], number)
+    bucketer = Bucketer(
+        LineDataConfig(None, None, batch_px=config.batch_px, max_width_px=config.max_width_px), alphabet
+    )
+    number = 0
+    for strip, text, name in samples(config, alphabet, lines):
+        batch = bucketer.add(strip, text, name)
+        if batch is not None:
+            number += 1
+            if number > skip:
+                yield FedBatch(arrays(batch), batch.examples, number, batch.dropped)
+        elif bucketer.dropped >= 1000 and not number and not bucketer.waiting:
+            raise BadInput(
+                f"no line is at most {config.max_width_px} px wide and wide enough for its text",
+                "check that the images show one line each and are not turned",
+            )
 
 
 def samples(config: FineTuning, alphabet: Alphabet, lines: Sequence[RealLine]) -> Iterator[Sample]:
@@ -432,45 +443,3 @@ def has_fonts() -> bool:
         return bool(find_fonts())
     except BadInput:
         return False
-
-
-Member = tuple[Grey, list[int], str]  # a normalised line, its classes, its name
-
-
-def bucketed(stream: Iterable[Sample], alphabet: Alphabet, config: FineTuning) -> Iterator[tuple[list[Member], int]]:
-    """Batches of lines with the width that they are padded to; a bucket has always as many lines.
-
-    Raises:
-        BadInput: of the first thousand lines none could be used.
-    """
-    waiting: dict[int, list[Member]] = {}
-    dropped = kept = 0
-    for strip, text, name in stream:
-        line, classes = normalise_line_image(strip), alphabet.encode(text)
-        repeats = sum(a == b for a, b in pairwise(classes))
-        if line.shape[1] > config.max_width_px or len(classes) + repeats > line.shape[1] // STRIDE_PX:
-            dropped += 1
-            if dropped >= 1000 and not kept:
-                raise BadInput(
-                    f"no line is at most {config.max_width_px} px wide and wide enough for its text",
-                    "check that the images show one line each and are not turned",
-                )
-            continue
-        kept += 1
-        width = bucket_width(line.shape[1])
-        members = waiting.setdefault(width, [])
-        members.append((line, classes, name))
-        if len(members) == max(4, min(64, config.batch_px // width)):
-            yield waiting.pop(width), width
-
-
-def padded(members: Sequence[Member], width: int) -> dict[str, npt.NDArray[Any]]:
-    """A batch as the loop takes it: `inputs` [B, 40, width, 1] uint8, `labels` [B, width / 4], `lengths`, `steps`."""
-    steps = width // STRIDE_PX
-    images = np.zeros((len(members), LINE_HEIGHT_PX, width, 1), np.uint8)
-    labels = np.zeros((len(members), steps), np.int32)
-    for row, (line, classes, _) in enumerate(members):
-        images[row, :, : line.shape[1], 0] = line
-        labels[row, : len(classes)] = classes
-    lengths = np.array([len(classes) for _, classes, _ in members], np.int32)
-    return {"inputs": images, "labels": labels, "lengths": lengths, "steps": np.full(len(members), steps, np.int32)}

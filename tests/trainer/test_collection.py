@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import pytest
 from ocr_model.errors import BadInput
 from tests.tiny_bundle import write_lines
 from tests.trainer.small_records import example, write_records
-from trainer.collection import as_cut, load_folder, load_records
+from trainer.collection import as_cut, line_of, load_folder, load_records
 
 
 def test_lines_are_divided_by_document(tmp_path: Path) -> None:
@@ -80,6 +81,15 @@ def test_records_keep_the_division_of_ingest(tmp_path: Path) -> None:
     assert found.skipped == {"kept for the test": 1}
     assert found.training[0].margins == (8, 8, 8, 8)
     assert found.training[0].source == "de"
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "source"),
+    [("a/b/c.png", "fr", "fr"), ("a/b/c.png", "", "a"), ("c.png", "", "records")],
+)
+def test_the_source_of_a_record_is_its_language_or_its_first_folder(name: str, language: str, source: str) -> None:
+    one = example(1, "train")
+    assert line_of(replace(one, origin=replace(one.origin, name=name, language=language))).source == source
 
 
 def test_records_without_validation_are_divided_by_document(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from trainer.finetune import (
     learning_of,
     load_collection,
     old_lines,
-    padded,
     rendered_samples,
 )
 from trainer.loop import LoopConfig
@@ -164,14 +163,6 @@ def test_lines_that_none_can_be_learnt_from_are_told(lines: Path) -> None:
     narrow = config(lines, max_width_px=8)
     with pytest.raises(BadInput, match="no line is at most 8 px wide"):
         next(batches(narrow, Alphabet(" abc"), load_collection(narrow).training))
-
-
-def test_a_batch_is_padded_with_paper_and_blanks() -> None:
-    members = [(np.full((40, 60), 9, np.uint8), [1, 2, 3], "x"), (np.full((40, 64), 9, np.uint8), [2], "y")]
-    batch = padded(members, 64)
-    assert batch["inputs"].shape == (2, 40, 64, 1) and batch["inputs"][0, :, 60:].max() == 0
-    assert batch["labels"][:, :4].tolist() == [[1, 2, 3, 0], [2, 0, 0, 0]]
-    assert batch["lengths"].tolist() == [3, 1] and batch["steps"].tolist() == [16, 16]
 
 
 # ---- the whole
