@@ -1,10 +1,11 @@
-"""The figures of the renderer; each is made by a command of its own.
+"""The figures of the renderer and of `pagemill synthesize`; each is made by a command of its own.
 
     python -m tests.figures.synthesis rate --text TEXT             lines a CPU second, drawing and damage
     python -m tests.figures.synthesis memory --lines 100000        resident memory after 10,000 lines and at the end
     python -m tests.figures.synthesis boxes --lines 2000           whether every box holds its glyph's ink
     python -m tests.figures.synthesis alphabet --lines 50000       which characters are drawn how often
     python -m tests.figures.synthesis beside --trdg PYTHON --augraphy PYTHON     other generators on the same lines
+    python -m tests.figures.synthesis job --lines 4000             `pagemill synthesize`: cost, workers, kill -9
     python -m tests.figures.synthesis sheet --output sheet.png     what lines look like, by kind of damage
 
 `--text` names a folder of text files (default: a built-in word list). `beside` takes interpreters of environments of
@@ -17,10 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,6 +35,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ocr_model.record_files import load_manifest
+from tests.figures.ingest import digests, measured
 from trainer.synthesis.damage import Damage, apply_damage, displaced, moved_boxes, shift_of
 from trainer.synthesis.fonts import KINDS, FontCase, find_fonts
 from trainer.synthesis.lines import LineParameters, Mixture, cut, draw_line, draw_line_damage, make_line, sample_lines
@@ -224,7 +230,7 @@ def beside(arguments: argparse.Namespace) -> dict[str, Any]:
         (place / "fonts.json").write_text(json.dumps(sorted({str(p.face.path) for p in chosen})))
         few = chosen[: arguments.few + 20]
         clean = {f"{n:05}": apply_damage(cut(p).ink, Damage(seed=1)) for n, p in enumerate(few)}
-        np.savez(place / "lines.npz", **clean)
+        np.savez(place / "lines.npz", **clean)  # type: ignore[arg-type]
         for _ in range(arguments.repeats):
             began = time.process_time()
             for p, damage in zip(chosen, damages, strict=True):
@@ -267,6 +273,58 @@ def other(python: str, program: str, words: Sequence[str]) -> dict[str, Any]:
         raise SystemExit(f"{python} failed: {done.stderr[-2000:]}")
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
+
+
+def job(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The command with and without the reader, with two workers, and killed at random moments; `--read` lines are also
+    read. What starting takes, a run of one line, is taken off the CPU seconds."""
+    text = ["--text", str(arguments.text)] if arguments.text else []
+
+    def words(place: Path, *more: str) -> list[str]:
+        return [sys.executable, "-m", "pipelines.cli", "synthesize", "--output", str(place), *text, *more]
+
+    blind, lines = ("--max-cer", "none"), ("--lines", str(arguments.lines))
+    with tempfile.TemporaryDirectory(prefix="pagemill-figures-") as folder:
+        place = Path(folder)
+        start = measured(words(place / "start", "--lines", "1", *blind))
+        drawn = measured(words(place / "one", *lines, *blind))
+        measured(words(place / "two", *lines, *blind, "--workers", "2"))
+        start_reading = measured(words(place / "start-reading", "--lines", "1"))
+        read = measured(words(place / "read", "--lines", str(arguments.read)))
+        kept = load_manifest(place / "read").counts["pages"]["read"]
+        rng, kills, same = random.Random(1), 0, 0
+        for number in range(arguments.rounds):
+            broken = words(place / f"broken{number}", *lines, *blind, "--workers", "2")
+            for _ in range(3):
+                process = subprocess.Popen(
+                    broken, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+                )
+                threading.Event().wait(rng.uniform(2.0, arguments.longest_s))
+                if process.poll() is None:
+                    kills += 1
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            measured(broken)
+            same += digests(place / f"broken{number}") == digests(place / "one")
+        two_same = digests(place / "two") == digests(place / "one")
+        size = sum(path.stat().st_size for path in (place / "one").rglob("*.gz"))
+    return {
+        "lines": arguments.lines,
+        "lines_per_cpu_s": round(arguments.lines / (drawn["cpu_s"] - start["cpu_s"]), 1),
+        "start_cpu_s": start["cpu_s"],
+        "kb_per_line": round(size / arguments.lines / 1000, 1),
+        "largest_process_mb": drawn["largest_process_mb"],
+        "two_workers_same_bytes": two_same,
+        "rounds": arguments.rounds,
+        "kills": kills,
+        "rounds_with_same_bytes": same,
+        "read": {
+            "lines": arguments.read,
+            "kept": kept,
+            "lines_per_cpu_s": round(arguments.read / (read["cpu_s"] - start_reading["cpu_s"]), 1),
+            "start_cpu_s": start_reading["cpu_s"],
+        },
+    }
 
 
 def sheet(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -334,6 +392,7 @@ FIGURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "boxes": boxes,
     "alphabet": alphabet,
     "beside": beside,
+    "job": job,
     "sheet": sheet,
 }
 
@@ -346,6 +405,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--warm-up", type=int, default=3000, help="of rate")
     parser.add_argument("--few", type=int, default=100, help="lines for the slower generator, of beside")
     parser.add_argument("--repeats", type=int, default=3, help="of beside")
+    parser.add_argument("--read", type=int, default=1000, help="lines that are also read, of job")
+    parser.add_argument("--rounds", type=int, default=3, help="of job")
+    parser.add_argument("--longest-s", type=float, default=12.0, help="until a kill, of job")
     parser.add_argument("--trdg", help="the Python of an environment with TRDG")
     parser.add_argument("--augraphy", help="the Python of an environment with Augraphy")
     parser.add_argument("--output", type=Path, default=Path("sheet.png"), help="of sheet")
