@@ -220,6 +220,9 @@ class WearCheck:
         rng = np.random.default_rng([config.data.seed, 999_983])
         count, width = config.loop.compared, config.data.crop_width_px
         windows = drawn_windows(rng, texts, fonts, width, count)
+        worded = sum(bool(window.text) for window in windows)
+        if worded < count / 4:
+            raise BadArgument(f"{worded} of {count} windows of {width} px hold a whole word", "take wider ones")
         real = np.stack([real_window(rng, strips[int(rng.integers(len(strips)))], width) for _ in range(count)])
         damaged = np.stack([apply_damage(w.ink, draw_damage(rng)) for w in windows])
         styles = rng.standard_normal((count, config.networks.style), dtype=np.float32)
@@ -234,8 +237,9 @@ class WearCheck:
             for name, lines in (("real", self.real), ("damaged", self.damaged)):
                 self._of_real[name] = self.read(networks, lines / np.float32(255))[0]
             self._of_real["look"] = look_of(self.real / 255)
-        truths, read = zip(*[(w.text, r) for w, r in zip(self.windows, readings, strict=True) if w.text], strict=True)
-        share, frechet = legible_share(truths, read), frechet_distance(features, self._of_real["real"])
+        read = [(w.text, r) for w, r in zip(self.windows, readings, strict=True) if w.text]
+        share = legible_share([text for text, _ in read], [text for _, text in read])
+        frechet = frechet_distance(features, self._of_real["real"])
         return {
             "score": frechet / max(share, 1e-3),
             "frechet": frechet,

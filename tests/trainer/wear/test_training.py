@@ -25,13 +25,13 @@ LOOP = WearLoop(steps=4, validate_every=2, compared=16, warmup_steps=2, least_le
 def real(tmp_path: Path) -> Path:
     folder = tmp_path / "real"
     folder.mkdir()
-    for i, strip in enumerate(noise_strips(210, 80)):
+    for i, strip in enumerate(noise_strips(210, 136)):
         cv2.imwrite(str(folder / f"doc{i // 10}_{i}.png"), strip.pixels)
     return folder
 
 
 def config_of(real: Path, loop: WearLoop = LOOP) -> WearTraining:
-    data = WearData(real, batch=2, crop_width_px=64)
+    data = WearData(real, batch=2, crop_width_px=128)
     return WearTraining(data, loop, TINY, bundle=tiny_bundle())
 
 
