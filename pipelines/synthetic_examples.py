@@ -30,7 +30,7 @@ from pipelines.read_pages import Observed, PageOfFile
 from pipelines.record_units import RecordsRun, RecordsWorker
 from pipelines.transcribe import load_reader, native_chatter_muted
 from trainer.synthesis.damage import Damage, apply_damage, displaced, moved_boxes, shift_of
-from trainer.synthesis.fonts import FontCase, FontFace, find_fonts, fonts_in, readable
+from trainer.synthesis.fonts import FontCase, FontFace, fonts_in, listed_fonts, readable
 from trainer.synthesis.lines import Mixture, cut, draw_line, draw_line_damage
 from trainer.synthesis.page_plan import PagePlan, Text, TrueLine
 from trainer.synthesis.page_render import render as render_page
@@ -98,7 +98,7 @@ def faces_of(settings: SynthesisSettings) -> tuple[list[FontFace], dict[str, str
         BadInput: there is none that can be read.
     """
     kinds = tuple(kind for kind, share in settings.kinds.items() if share > 0)
-    return readable(fonts_in(Path(settings.fonts), kinds) if settings.fonts else find_fonts(kinds=kinds))
+    return readable(fonts_in(Path(settings.fonts), kinds) if settings.fonts else listed_fonts(kinds=kinds))
 
 
 def texts_of(settings: SynthesisSettings) -> TextSource:

@@ -99,7 +99,16 @@ def kind_of(file_name: str) -> str | None:
 
 
 def find_fonts(folders: tuple[Path, ...] = FONT_FOLDERS, kinds: tuple[str, ...] = ROMAN) -> list[FontFace]:
-    """The faces of the list that this machine has, in a stable order, each file name once.
+    """The faces of the list that this machine has and that can be read, in a stable order, each file name once.
+
+    Raises:
+        BadInput: none is there, or none can be read.
+    """
+    return readable(listed_fonts(folders, kinds))[0]
+
+
+def listed_fonts(folders: tuple[Path, ...] = FONT_FOLDERS, kinds: tuple[str, ...] = ROMAN) -> list[FontFace]:
+    """As `find_fonts`, those that cannot be read among them.
 
     Raises:
         BadInput: none is there.

@@ -6,6 +6,7 @@ space there.
 
 from __future__ import annotations
 
+import logging
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -227,6 +228,7 @@ class TextSource:
                 text = path.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 unreadable[path.name] = str(error)
+                logging.warning("the text %s cannot be read and is left out: %s", path, error)
                 continue
             found = [p for p in map(normalise_line, text.splitlines()) if len(p) >= 2]
             kept = [p for p in found if alphabet.covers(p)]

@@ -271,6 +271,8 @@ def test_a_font_that_cannot_be_read_is_named_and_left_out(fonts: FontCase, tmp_p
     kept, unreadable = readable(faces)
     assert [face.path.name for face in kept] == [sound.path.name]
     assert [Path(name).name for name in unreadable] == ["Torn.ttf"]
+    (tmp_path / "DejaVuSans-Torn.ttf").write_bytes(sound.path.read_bytes()[:300])
+    assert [face.path.name for face in find_fonts((tmp_path,))] == [sound.path.name]
     with pytest.raises(BadInput, match="Torn"):
         readable([face for face in faces if face.path.name == "Torn.ttf"])
 
