@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
 
 SUPERVISED_RUN = "PAGEMILL_SUPERVISED_RUN"  # set for the child: the name of the run
@@ -39,6 +39,9 @@ def supervise(
         output: the output folder, whose ledger tells what gets done.
         workers: that share the cores.
         command: the program of the child, to which `argv` is added.
+
+    Raises:
+        KeyboardInterrupt: the child was interrupted before it could say so itself.
     """
     run = uuid.uuid4().hex[:12]
     done, left = _done(output), max_attempts + 1
@@ -57,15 +60,37 @@ def supervise(
 
 
 def _run_child(command: Sequence[str], run: str, workers: int) -> int:
-    """Exit code, or the negative number of the signal that ended the child."""
-    # A session of its own: Ctrl-C comes once, from here, and what is left of a dead child's workers can be ended.
-    child = subprocess.Popen(command, env=_environment(run, workers), start_new_session=True)
+    """Exit code, or the negative number of the signal that ended the child.
+
+    Ctrl-C and a request to end are handed on as Ctrl-C. A child that such a signal ends before it can heed it has been
+    interrupted all the same.
+    """
+    child: subprocess.Popen[bytes] | None = None
+    asked = False
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        if child is not None:
+            child.send_signal(signal.SIGINT)
+
+    # Before the child starts: it would not heed what is ignored here, as Ctrl-C is in the background of a script.
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _forwarded(child):
-            return child.wait()
+        # A session of its own: Ctrl-C comes once, from here, and what is left of a dead child's workers can be ended.
+        child = subprocess.Popen(command, env=_environment(run, workers), start_new_session=True)
+        if asked:
+            child.send_signal(signal.SIGINT)
+        code = child.wait()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+    if asked and code < 0:
+        raise KeyboardInterrupt
+    return code
 
 
 def _environment(run: str, workers: int) -> dict[str, str]:
@@ -75,21 +100,6 @@ def _environment(run: str, workers: int) -> dict[str, str]:
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     shares = dict.fromkeys(_THREADS, threads) if workers > 1 else {}
     return {**shares, **os.environ, SUPERVISED_RUN: run, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-@contextlib.contextmanager
-def _forwarded(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ctrl-C and a request to end are handed on as Ctrl-C. The child's exit code tells the rest."""
-
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        child.send_signal(signal.SIGINT)
-
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _done(output: str) -> object:

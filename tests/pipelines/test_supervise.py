@@ -100,11 +100,11 @@ def test_exit_code_of_the_child_is_handed_on(tmp_path: Path) -> None:
     assert supervise([], str(tmp_path), 1, 3, [sys.executable, "-c", "raise SystemExit(6)"]) == 6
 
 
-def launched(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A launcher whose job is stuck in its first page, and the folder of attempts."""
+def launched(tmp_path: Path, before: str = "pass") -> tuple[subprocess.Popen[str], Path]:
+    """A launcher whose job is stuck in its first page, and the folder of attempts; `before` is run in it first."""
     argv = put(tmp_path, [20])
     call = f"supervise({argv!r}, {argv[3]!r}, 1, 3, {child(tmp_path, 'StuckReader')!r})"
-    code = f"import sys; from pipelines.supervise import supervise; sys.exit({call})"
+    code = f"import signal, sys; from pipelines.supervise import supervise; {before}; sys.exit({call})"
     launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     attempts = tmp_path / "out/ledger/attempts"
     deadline = time.monotonic() + 60
@@ -113,12 +113,21 @@ def launched(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     return launcher, attempts
 
 
-def test_request_to_end_reaches_the_child_as_an_interrupt(tmp_path: Path) -> None:
-    launcher, attempts = launched(tmp_path)
+@pytest.mark.parametrize("before", ["pass", "signal.signal(signal.SIGINT, signal.SIG_IGN)"])
+def test_request_to_end_reaches_the_child_as_an_interrupt(tmp_path: Path, before: str) -> None:
+    """Also where Ctrl-C is ignored, as in the background of a script."""
+    launcher, attempts = launched(tmp_path, before)
     launcher.send_signal(signal.SIGTERM)
     _, err = launcher.communicate(timeout=60)
     assert (launcher.returncode, err.splitlines()[-1]) == (130, "pagemill: interrupted")
     assert not any(attempts.iterdir())
+
+
+def test_child_that_is_interrupted_before_it_can_heed_it_is_not_started_again(tmp_path: Path) -> None:
+    dies = [sys.executable, "-c", "import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()"]
+    code = f"from pipelines.supervise import supervise; supervise([], {str(tmp_path)!r}, 1, 3, {dies!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "KeyboardInterrupt" in done.stderr and "started again" not in done.stderr
 
 
 def test_job_does_not_outlive_its_launcher(tmp_path: Path) -> None:
