@@ -28,6 +28,8 @@ MIN_CONFIDENCE_SHORT = 0.75  # of a line of one or two characters, which a speck
 UPRIGHT_PROBABILITY = 0.6  # of "upright", from which the page is taken as it is
 POSSIBLE_PROBABILITY = 0.05  # of an orientation, from which it is tried where the finder is in doubt
 DOUBTFUL_LEGIBILITY = 0.9  # mean confidence of a page, below which its orientation is tried anew
+UNREADABLE_LEGIBILITY = 0.6  # below which nothing on a page is believed to be text
+MIRRORED_BY = 0.05  # so much more legible in the mirror, a page shows what is printed on its back
 SAMPLED_LINES = 8  # that are read to compare orientations
 INK_LEVEL = 70  # of 255, from which a column of a normalised line counts as inked
 
@@ -275,6 +277,8 @@ class Reader:
             if read[i] and legibility(read[i]) < DOUBTFUL_LEGIBILITY:
                 found[i] = self._best_turned(image, found[i], range(4))
                 (read[i],) = self._read_lines([image], [found[i]])
+                if legibility(read[i]) < UNREADABLE_LEGIBILITY or self._shows_its_back(image, found[i]):
+                    found[i], read[i] = replace(found[i], regions=()), []
         return [self._assemble(*page) for page in zip(images, found, read, strict=True)]
 
     def find(self, image: Grey) -> FoundPage:
@@ -318,6 +322,18 @@ class Reader:
         read = self._read_lines([image] * len(longest), longest)
         best = max(range(len(longest)), key=lambda i: legibility(read[i]))
         return (found, *others)[best]
+
+    def _shows_its_back(self, image: Grey, found: FoundPage) -> bool:
+        """Whether the longest lines of a page read better in the mirror: print that shows through thin paper.
+
+        In the mirror it may also stand on its head: mirrored print reads little worse that way.
+        """
+        upright = np.rot90(image, -found.quarter_turns)
+        mirrored = np.ascontiguousarray(upright[:, ::-1])
+        backwards = [_longest_lines(self.finder.find(mirrored, turns)) for turns in (0, 2)]
+        of_back = self._read_lines([mirrored] * 2, backwards)
+        (of_front,) = self._read_lines([image], [_longest_lines(found)])
+        return max(map(legibility, of_back)) > legibility(of_front) + MIRRORED_BY
 
     def _read_lines(self, images: Sequence[Grey], found: Sequence[FoundPage]) -> list[list[ReadLine]]:
         """The lines of each page, cut and read, in the order of the page."""

@@ -122,6 +122,13 @@ def test_noisy_paper_gives_no_characters(reader: Reader) -> None:
     assert reader.read([noise])[0].text == ""
 
 
+def test_print_on_the_back_is_not_read_and_on_the_front_it_is(reader: Reader) -> None:
+    front = typed_page(LINES)
+    back = cv2.GaussianBlur(240 - (255 - front[:, ::-1]) // 6, (0, 0), 1.0)
+    assert reader.find(back).regions
+    assert [page.text for page in reader.read([back, front])] == ["", "\n".join(LINES)]
+
+
 def test_a_single_line_is_read_without_finding(reader: Reader) -> None:
     image = typed_page(["only one line here"], 640, 200)[60:120]
     (page,) = reader.read_single_lines([image])
