@@ -342,9 +342,9 @@ def started() -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_an_unbroken_one(tmp_path: Path, corpus: Path, started: Any) -> None:
-    words = ["--lines", "1200", "--max-attempts", "9"]
+    words = ["--lines", "480", "--max-attempts", "9"]
     assert in_process(*words, *flags(corpus, tmp_path / "whole/out")) == 0
-    for units in (20, 120):
+    for units in (10, 50):
         process = started(*words, *flags(corpus, tmp_path / "broken/out", "--workers", "2"))
         waiting = threading.Event()
         while done(tmp_path / "broken/out") < units:
