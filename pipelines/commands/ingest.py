@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ocr_model.errors import BadArgument
 from pipelines.commands.transcribe import DEAD_LETTERS_LEFT, is_local, with_workers
-from pipelines.supervise import SUPERVISED_RUN, die_with_parent, supervise
+from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
 
 if TYPE_CHECKING:
     from pipelines.ingest import IngestOptions
@@ -136,6 +136,7 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
         return supervise(list(argv), arguments.output, arguments.workers, arguments.max_attempts)
     if supervised:
         die_with_parent()
+        end_with_workers()
     return ingest(arguments, beam_flags, supervised)
 
 

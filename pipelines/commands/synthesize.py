@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ocr_model.errors import BadArgument
 from pipelines.commands.ingest import share
 from pipelines.commands.transcribe import DEAD_LETTERS_LEFT, is_local, with_workers
-from pipelines.supervise import SUPERVISED_RUN, die_with_parent, supervise
+from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
 
 if TYPE_CHECKING:
     from pipelines.synthesize import SynthesisOptions
@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
         return supervise(list(argv), arguments.output, arguments.workers, arguments.max_attempts)
     if supervised:
         die_with_parent()
+        end_with_workers()
     return synthesize(arguments, beam_flags, supervised)
 
 

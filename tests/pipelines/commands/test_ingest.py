@@ -22,7 +22,8 @@ needs_transform = pytest.mark.skipif(
 def unsupervised(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work is done in this process."""
     monkeypatch.setenv(SUPERVISED_RUN, "test")
-    monkeypatch.setattr("pipelines.commands.ingest.die_with_parent", lambda: None)
+    for name in ("die_with_parent", "end_with_workers"):
+        monkeypatch.setattr(f"pipelines.commands.ingest.{name}", lambda: None)
 
 
 def pagemill(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
