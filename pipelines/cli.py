@@ -17,8 +17,21 @@ from typing import NoReturn
 
 from ocr_model import errors
 from ocr_model.errors import BadArgument, PagemillError
+from pipelines import logs
 from pipelines.bench import BENCH_EXAMPLES, add_bench_arguments, bench
-from pipelines.commands import ablate, books, estimate, evaluate, ingest, inspect, models, synthesize, train, transcribe
+from pipelines.commands import (
+    ablate,
+    books,
+    config,
+    estimate,
+    evaluate,
+    ingest,
+    inspect,
+    models,
+    synthesize,
+    train,
+    transcribe,
+)
 from pipelines.commands import errors as error_causes
 from pipelines.config import words_of_config
 
@@ -99,6 +112,13 @@ VERBS = (
         takes_beam_flags=True,
     ),
     Verb("inspect", "look at records", inspect.add_arguments, inspect.run, inspect.EXAMPLES),
+    Verb(
+        "config show",
+        "tell what flags and file of `transcribe` mean together",
+        config.add_arguments,
+        config.run,
+        config.EXAMPLES,
+    ),
     Verb("evaluate", "compare text with the truth", evaluate.add_arguments, evaluate.run, evaluate.EXAMPLES),
     Verb("bench", "measure accuracy and cost on scans with truth", add_bench_arguments, bench, BENCH_EXAMPLES),
     Verb(
@@ -207,6 +227,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code. Errors that the user can mend are one line on stderr."""
     argv = sys.argv[1:] if argv is None else argv
     be_quiet()
+    logs.choose(argv)
     try:
         return _run(argv)
     except PagemillError as error:
@@ -235,27 +256,27 @@ def _run(argv: list[str]) -> int:
         print(f"pagemill {version()}")
         return 0
     verbs = {verb.name: verb for verb in VERBS}
-    if argv[0] not in verbs:
-        near = difflib.get_close_matches(argv[0], verbs, n=1)
-        raise BadArgument(
-            f"no such verb: {argv[0]}", f"did you mean {near[0]}?" if near else f"verbs: {', '.join(verbs)}"
-        )
-    verb = verbs[argv[0]]
+    words = 2 if " ".join(argv[:2]) in verbs else 1
+    name, rest = " ".join(argv[:words]), argv[words:]
+    if name not in verbs:
+        near = difflib.get_close_matches(name, verbs, n=1)
+        raise BadArgument(f"no such verb: {name}", f"did you mean {near[0]}?" if near else f"verbs: {', '.join(verbs)}")
+    verb = verbs[name]
     try:
-        arguments, beam_flags = parse(verb, argv[1:])
+        arguments, beam_flags = parse(verb, rest)
     except SystemExit:  # --help has been printed
         return 0
     return verb.run(arguments, beam_flags, argv)
 
 
 def _interrupted() -> int:
-    print("pagemill: interrupted", file=sys.stderr)
+    logs.tell("pagemill: interrupted", "error", error="KeyboardInterrupt", exit_code=INTERRUPTED)
     return INTERRUPTED
 
 
 def _complain(error: PagemillError) -> int:
     text = _WHERE_IN_THE_GRAPH.sub("", " ".join(str(error).split()))
-    print(f"pagemill: {text}", file=sys.stderr)
+    logs.tell(f"pagemill: {text}", "error", error=type(error).__name__, exit_code=error.exit_code)
     return error.exit_code
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from pipelines import logs
 from pipelines.report import clock
 
 
@@ -83,7 +84,7 @@ class Progress:
     ) -> None:
         self._folder, self._all_files, self._stream = folder, all_files, stream
         self._max_dead, self._stop = max_dead, stop
-        self._changing = stream.isatty()
+        self._changing = stream.isatty() and not logs.are_json()
         self._period_s = 0.25 if self._changing else 10.0
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._tell_until_over, name="progress", daemon=True)]
@@ -111,8 +112,11 @@ class Progress:
             files, pages = Tally.count(self._folder, "files"), Tally.count(self._folder, "pages")
             text = progress_text(files, self._all_files, pages, time.monotonic() - self._started)
             with contextlib.suppress(OSError):  # nobody is listening any more
-                self._stream.write(f"\r{text}\x1b[K" if self._changing else f"{text}\n")
-                self._stream.flush()
+                if self._changing:
+                    self._stream.write(f"\r{text}\x1b[K")
+                    self._stream.flush()
+                else:
+                    logs.tell(text, stream=self._stream, files=files, all_files=self._all_files, pages=pages)
 
     def _watch_until_over(self) -> None:
         assert self._max_dead is not None

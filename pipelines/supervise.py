@@ -18,6 +18,8 @@ import uuid
 from collections.abc import Sequence
 from types import FrameType
 
+from pipelines import logs
+
 SUPERVISED_RUN = "PAGEMILL_SUPERVISED_RUN"  # set for the child: the name of the run
 WORKER_LOST = 75  # the child ends so when one of its own workers has died
 _PR_SET_PDEATHSIG = 1
@@ -54,9 +56,9 @@ def supervise(
         done = now_done
         cause = "a worker died" if code == WORKER_LOST else f"the job died of {signal.Signals(-code).name}"
         if left < 1:
-            print(f"pagemill: {cause}, again and again; what is done stays done", file=sys.stderr)
+            logs.tell(f"pagemill: {cause}, again and again; what is done stays done", "error", exit_code=15)
             return 15
-        print(f"pagemill: {cause}; it is started again", file=sys.stderr)
+        logs.tell(f"pagemill: {cause}; it is started again", "warning")
 
 
 def _run_child(command: Sequence[str], run: str, workers: int) -> int:

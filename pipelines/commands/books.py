@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.commands.transcribe import (
     DEAD_LETTERS_LEFT,
     READING,
+    add_log_argument,
     add_reading_arguments,
     check_reading,
     reading_arguments,
@@ -77,6 +78,7 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="DIR", help="the --output of a run")
     parser.add_argument("--reason", action="append", metavar="NAME", help="only dead letters of this reason")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    add_log_argument(parser)
     add_reading_arguments(parser)
     parser.set_defaults(**dict.fromkeys(READING))  # not said: as in the run that is taken up
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ocr_model.errors import BadArgument
+from pipelines import logs
 from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
 
 if TYPE_CHECKING:
@@ -142,6 +143,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="list and plan, tell what would be done, do nothing")
     parser.add_argument("--config", metavar="FILE", help="YAML with these flags; what is given here goes first")
+    add_log_argument(parser)
+
+
+def add_log_argument(parser: argparse.ArgumentParser) -> None:
+    """How a run tells of itself."""
+    parser.add_argument("--json-logs", action="store_true", help="progress and errors as JSON, an object a line")
 
 
 def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
@@ -149,6 +156,7 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
 
     On this machine the work is done by a child process that is started again when it dies; `argv` is its command line.
     """
+    logs.choose([logs.FLAG] * arguments.json_logs)  # the file of flags may say so, too
     if not arguments.inputs:
         raise BadArgument("the following arguments are required: INPUT", "see pagemill transcribe --help")
     beam_flags = with_workers(arguments.workers, beam_flags)

@@ -205,6 +205,32 @@ def test_books_of_a_folder_by_command(
     assert pagemill(capsys, *argv)[0] == 0 and pagemill(capsys, "verify", out)[0] == 0
 
 
+def test_config_show_prints_a_file_that_means_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text("inputs: [scans]\nformat: [txt, alto]\nlimit: 5\nmodel: 'yes'\nroute: l=fr:m\n")
+    argv = ["config", "show", "--config", str(tmp_path / "run.yaml")]
+    code, shown, err = pagemill(capsys, *argv, "--workers", "4", "--format", "tsv", "--single-line")
+    assert (code, err) == (0, "")
+    for line in ("inputs: [scans]", "limit: 5", "workers: 4", "format: [tsv]", "single-line: true", "output: null"):
+        assert line in shown.splitlines()
+    (tmp_path / "shown.yaml").write_text(shown)
+    assert pagemill(capsys, *argv[:3], str(tmp_path / "shown.yaml"))[1] == shown
+    assert pagemill(capsys, "config", "show", "--dpi", "7")[0] == 1
+    assert "did you mean config show?" in pagemill(capsys, "config")[2]
+
+
+def test_logs_can_be_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unsupervised: None
+) -> None:
+    monkeypatch.setenv("PAGEMILL_JSON_LOGS", "")
+    argv = ["transcribe", str(tmp_path / "no"), "--output", str(tmp_path / "out"), "--json-logs"]
+    code, _, err = pagemill(capsys, *argv)
+        capsys, "transcribe", str(tmp_path / "no"), "--output", str(tmp_path / "out"), "--json-logs"
+    )
+    (told,) = map(json.loads, err.splitlines())
+    assert (told["level"], told["error"], told["exit_code"]) == ("error", "BadInput", code)
+    assert "no such file or folder" in told["message"] and told["time"]
+
+
 def test_books_of_a_folder_that_is_not_there_make_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for argv in (["status"], ["verify"], ["verify", "--reopen"]):
         assert pagemill(capsys, *argv, str(tmp_path / "nowhere"))[0] == 2

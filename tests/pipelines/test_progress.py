@@ -1,4 +1,5 @@
 import io
+import json
 import threading
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def test_folder_of_tallies_is_made_and_removed() -> None:
 )
 def test_progress_tells_rate_and_time_left(files: int, elapsed_s: float, text: str) -> None:
     assert progress_text(files, 10, files, elapsed_s) == text
+
+
+def test_lines_are_json_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGEMILL_JSON_LOGS", "1")
+    stream, told = Terminal(), threading.Event()
+    monkeypatch.setattr(stream, "flush", told.set)
+    tally = Tally(str(tmp_path))
+    tally.add("files")
+    progress = Progress(str(tmp_path), 3, stream)
+    progress._period_s = 0.01
+    with progress:
+        assert told.wait(10)
+    first = json.loads(stream.getvalue().splitlines()[0])
+    assert (first["files"], first["all_files"], first["pages"], first["level"]) == (1, 3, 0, "info")
 
 
 def test_line_on_a_terminal_is_wiped_at_the_end(tmp_path: Path) -> None:
