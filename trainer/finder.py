@@ -22,8 +22,13 @@ from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
 from trainer.losses import FinderLoss
 from trainer.page_records import record_pages
 from trainer.page_truth import TruePage, load_pages
+from trainer.synthesis.fonts import find_fonts
+from trainer.synthesis.page_render import render
+from trainer.synthesis.pages import draw_page
+from trainer.synthesis.text import TextSource
 
 PREPARED_AREA_PX = 1.5e6
+RENDERED = "rendered"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class FinderTrainingConfig:
     Attributes:
         batch: crops in a step.
         validation_share: of the real documents.
+        validation_rendered: rendered pages that are validated on too: real documents are few, and of few kinds.
         loss: weights of its parts.
         policy: keras dtype policy of training; the weights are float32 in any case.
         initial_weights: a `.weights.h5` to go on from.
@@ -45,6 +51,7 @@ class FinderTrainingConfig:
     )
     batch: int = 4
     validation_share: float = 0.1
+    validation_rendered: int = 40
     loss: FinderLoss = field(default_factory=FinderLoss)
     policy: str = "mixed_bfloat16"
     initial_weights: Path | None = None
@@ -72,29 +79,52 @@ def matched(found: Sequence[Box], truth: Sequence[Box], iou: float = 0.5) -> int
 
 
 def validation(pages: Sequence[TruePage]) -> Callable[[keras.Model], dict[str, float]]:
-    """Detection of lines on whole pages: `hmean` of precision and recall at IoU 0.5, and `miss` = 1 - hmean."""
+    """Detection of lines on whole pages: `hmean` of precision and recall at IoU 0.5, and `miss` = 1 - hmean.
+
+    Real and rendered pages (of the document `RENDERED`) count by their lines; `hmean_real` is of the real ones alone.
+    """
 
     def validate(model: keras.Model) -> dict[str, float]:
         finder = LineFinder(maps_function(model))
-        hits = found_count = truth_count = upright = 0
+        counts = np.zeros((2, 3), int)  # rendered, real; matched, found, true
+        upright = 0
         for page in pages:
             found = finder.find(page.image)
             upright += found.quarter_turns == 0
             boxes = [line.box for line in found.lines()]
             truth = [line_box(line) for line in page.lines]
-            hits += matched(boxes, truth)
-            found_count += len(boxes)
-            truth_count += len(truth)
-        hmean = 2 * hits / max(1, found_count + truth_count)
+            counts[int(page.document != RENDERED)] += matched(boxes, truth), len(boxes), len(truth)
+        hits, found_count, true_count = (int(v) for v in counts.sum(axis=0))
+        hmean = hmean_of(counts.sum(axis=0))
         return {
             "miss": 1 - hmean,
             "hmean": hmean,
-            "recall": hits / max(1, truth_count),
+            "hmean_real": hmean_of(counts[1]),
+            "recall": hits / max(1, true_count),
             "precision": hits / max(1, found_count),
             "upright": upright / max(1, len(pages)),
         }
 
     return validate
+
+
+def hmean_of(counts: np.ndarray) -> float:
+    """The harmonic mean of precision and recall of counts of matched, found and true boxes, [3].
+
+    >>> hmean_of(np.array([3, 4, 6]))
+    0.6
+    """
+    return 2 * int(counts[0]) / max(1, int(counts[1]) + int(counts[2]))
+
+
+def rendered_pages(texts: Path | None, count: int, seed: int) -> list[TruePage]:
+    """Rendered pages that training does not see: their seeds are of another row."""
+    fonts, source = find_fonts(), TextSource.load(texts)
+    pages = []
+    for number in range(count if fonts else 0):
+        image, lines = render(draw_page(np.random.default_rng([seed, 0x7A11DA7E, number]), fonts, source))
+        pages.append(TruePage(f"rendered page {number} for validation", RENDERED, image, tuple(lines)))
+    return pages
 
 
 def fed(
@@ -166,6 +196,7 @@ def train_finder(
         PagemillError: as `trainer.loop.train`.
     """
     learnt, held_out = divided_pages(data, config.validation_share)
+    validated = held_out + rendered_pages(texts, config.validation_rendered, config.samples.seed)
 
     def build() -> keras.Model:
         model = build_finder(config.network)
@@ -177,7 +208,7 @@ def train_finder(
         build,
         config.loss,
         lambda place: fed(learnt, texts, config, place),
-        validation(held_out),
+        validation(validated),
         "miss",
         {
             **{k: v for k, v in asdict(config).items() if k != "loop"},

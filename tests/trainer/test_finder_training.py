@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ocr_model.document import Box
 from ocr_model.finder import FinderConfig
 from ocr_model.layout import LayoutConfig, lines_from_maps
-from trainer.finder import FinderTrainingConfig, line_box, matched, train_finder
+from trainer.finder import FinderTrainingConfig, line_box, matched, rendered_pages, train_finder
 from trainer.finder_samples import Augmentation, Place, SampleConfig, crop, draw_augmentation, samples
 from trainer.loop import LoopConfig
 from trainer.page_truth import TruePage, load_pages, true_lines, truth_maps
@@ -58,6 +58,14 @@ def test_true_maps_give_the_lines_back():
     }
     found = lines_from_maps(arrays, 1.0, LayoutConfig())
     assert matched([f.box for f in found], [line_box(line) for line in lines], iou=0.75) == 2
+
+
+@pytest.mark.slow
+def test_pages_for_validation_are_the_same_every_time_and_not_those_of_training():
+    first, again = (rendered_pages(None, 2, seed=1) for _ in range(2))
+    assert [page.lines for page in first] == [page.lines for page in again]
+    assert first[0].lines != first[1].lines != rendered_pages(None, 2, seed=2)[1].lines
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
 
 
 def test_a_line_too_small_to_see_is_not_counted():
@@ -141,6 +149,7 @@ def test_a_stream_of_samples_goes_on_after_any_of_them(tmp_path: Path):
 def test_a_small_run_leaves_a_checkpoint(tmp_path: Path):
     write_data(tmp_path / "data", 8)
     config = FinderTrainingConfig(
+        validation_rendered=1,
         network=FinderConfig(filters=(4, 4, 4, 4), dilations=(1,)),
         samples=SampleConfig(crop_px=64, shuffle=4, real_share=1.0),
         loop=LoopConfig(steps=2, validate_every=2),
