@@ -224,8 +224,6 @@ def test_logs_can_be_json(
     monkeypatch.setenv("PAGEMILL_JSON_LOGS", "")
     argv = ["transcribe", str(tmp_path / "no"), "--output", str(tmp_path / "out"), "--json-logs"]
     code, _, err = pagemill(capsys, *argv)
-        capsys, "transcribe", str(tmp_path / "no"), "--output", str(tmp_path / "out"), "--json-logs"
-    )
     (told,) = map(json.loads, err.splitlines())
     assert (told["level"], told["error"], told["exit_code"]) == ("error", "BadInput", code)
     assert "no such file or folder" in told["message"] and told["time"]
