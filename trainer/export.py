@@ -358,6 +358,20 @@ def size_and_latency(bundle: Bundle) -> str:
         f"{weights}. At export, in {bundle.precision} with all cores of that machine: {line_ms:.1f} ms to read a line "
         f"of {LATENCY_WIDTH_PX} px in a batch of {len(lines)}, {page_ms:.0f} ms to find the lines of a page of "
         "768 x 1024 px (best of five).\n"
+        f"{_decoding(bundle)}"
+    )
+
+
+def _decoding(bundle: Bundle) -> str:
+    """How lines are decoded, a paragraph; nothing where it is the best path."""
+    model = bundle.language_model
+    if model is None:
+        return ""
+    size = (bundle.path / LANGUAGE_MODEL).stat().st_size
+    return (
+        f"\nDoubtful stretches are decoded by beam search with a character language model (`{LANGUAGE_MODEL}`, "
+        f"{size / 1e6:.1f} MB, {model.order}-grams, weight {model.weight:g}, bonus {model.bonus:g} a character), made "
+        "by `python -m trainer.language_model`.\n"
     )
 
 

@@ -41,7 +41,7 @@ class Config:
     """
 
     order: int = 6
-    entries: int = 400_000
+    entries: int = 470_000
     lines: int = 100_000
     weight: float = 0.2
     bonus: float = 0.3
