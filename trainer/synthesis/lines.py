@@ -28,6 +28,7 @@ Window = tuple[int, int, int, int]
 
 SIZES_PX = (26, 32, 38, 46, 56)
 _MARGIN = 0.6  # em around the line that `render` draws
+_ROUNDING_PX = 0.01
 _FACES_TRIED = 24  # at random, before all faces are searched for one that has the letters
 
 
@@ -370,10 +371,15 @@ def _scaled(
     height, width = ink.shape
     scale = p.size_px / MASTER_PX
     size = max(4, round(width * scale * p.stretch)), max(4, round(height * scale))
-    if size != (width, height):
+    if (size[0] < width) != (size[1] < height):  # by area, OpenCV shrinks only if it need not enlarge
+        smaller = min(size[0], width), min(size[1], height)
+        ink = np.asarray(cv2.resize(ink, smaller, interpolation=cv2.INTER_AREA), np.uint8)
+    if size != ink.shape[::-1]:
         ink = np.asarray(cv2.resize(ink, size, interpolation=cv2.INTER_AREA), np.uint8)
     by = np.array([size[0] / width, size[1] / height] * 2)
     moved = (boxes - np.array([window[0], window[1], window[0], window[1]])) * by
+    # Enlarged ink may reach over the edge of a pixel by what its weights are rounded to.
+    moved[boxes[:, 2] > boxes[:, 0]] += _ROUNDING_PX * np.array([-1, -1, 1, 1]) * (by > 1)
     grey = ink.astype(np.float32)
     grey *= np.float32(1 / 255)
     text = p.text.replace("\t", " ")

@@ -82,9 +82,10 @@ def test_another_process_draws_the_same_bytes(fonts: FontCase, texts: TextSource
     assert other.stdout.strip() == digest.hexdigest()
 
 
-def test_every_box_holds_its_glyphs_ink(fonts: FontCase) -> None:
+@pytest.mark.parametrize("size_px, stretch", [(38, 1.0), (48, 1.0), (56, 1.1), (56, 0.83), (26, 1.18), (44, 1.3)])
+def test_every_box_holds_its_glyphs_ink(fonts: FontCase, size_px: int, stretch: float) -> None:
     face = face_of(fonts)
-    whole = render(LineParameters("Hgx, 4", face, 38, seed=3, jitter=0.02))
+    whole = render(LineParameters("Hgx, 4", face, size_px, seed=3, jitter=0.02, stretch=stretch, tracking=0.1))
     covered = np.zeros_like(whole.ink, bool)
     for character, box in zip(whole.characters, whole.boxes, strict=True):
         left, top, right, bottom = outward(box)
