@@ -51,25 +51,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND=SHARE[,…]",
         help="kinds of print: typewriter, book, modern, fraktur (default typewriter=0.36,book=0.36,modern=0.28)",
     )
-    parser.add_argument("--italics", default="17%", metavar="X%%", help="share of the lines (default 17%%)")
-    parser.add_argument("--small-caps", default="3%", metavar="X%%", help="of those not typed (default 3%%)")
-    parser.add_argument("--damaged", default="100%", metavar="X%%", help="share of the lines (default 100%%)")
+    parser.add_argument("--italics", default="17%", metavar="SHARE", help="share of the lines (default 17%%)")
+    parser.add_argument("--small-caps", default="3%", metavar="SHARE", help="of those not typed (default 3%%)")
+    parser.add_argument("--damaged", default="100%", metavar="SHARE", help="share of the lines (default 100%%)")
     parser.add_argument("--wear", default="", metavar="DIR", help="exported wear, of `pagemill train wear`")
     parser.add_argument(
-        "--worn", metavar="X%%", help="share of the lines with wear in the place of damage (default 100%%)"
+        "--worn", metavar="SHARE", help="share of the lines with wear in the place of damage (default 100%%)"
     )
     parser.add_argument(
         "--style-of", default="", metavar="COLLECTION", help="wear looks like this collection: its name, or its folder"
     )
     parser.add_argument(
-        "--max-cer", default="50%", metavar="X%%", help="drop what is read with more errors; `none` keeps all (50%%)"
+        "--max-cer", default="50%", metavar="SHARE", help="drop what is read with more errors; `none` keeps all (50%%)"
     )
     parser.add_argument("--reader", default="", metavar="BUNDLE", help="that reads (default: the one in the package)")
     parser.add_argument(
         "--alphabet", default="", metavar="FILE", help="that lines stay within (default: the default one)"
     )
-    parser.add_argument("--validation", default="0%", metavar="X%%", help="share of the shards (default 0%%)")
-    parser.add_argument("--test", default="0%", metavar="X%%", help="share of the shards (default 0%%)")
+    parser.add_argument("--validation", default="0%", metavar="SHARE", help="share of the shards (default 0%%)")
+    parser.add_argument("--test", default="0%", metavar="SHARE", help="share of the shards (default 0%%)")
     parser.add_argument("--shard", type=int, metavar="N", help="lines (default 500) or pages (20) in a file")
     parser.add_argument(
         "--on-change",
