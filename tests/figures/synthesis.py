@@ -35,7 +35,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ocr_model.errors import BadInput
 from ocr_model.record_files import load_manifest
+from pipelines.outputs import locked
 from tests.figures.ingest import digests, measured
 from trainer.synthesis.damage import Damage, apply_damage, displaced, moved_boxes, shift_of
 from trainer.synthesis.fonts import KINDS, FontCase, find_fonts
@@ -304,6 +306,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
                     kills += 1
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                wait_for_lock(place / f"broken{number}")
             measured(broken)
             same += digests(place / f"broken{number}") == digests(place / "one")
         two_same = digests(place / "two") == digests(place / "one")
@@ -325,6 +328,16 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
             "start_cpu_s": start_reading["cpu_s"],
         },
     }
+
+
+def wait_for_lock(output: Path) -> None:
+    """Until the child of a launcher that was killed has noticed it."""
+    for _ in range(600):
+        try:
+            with locked(str(output)):
+                return
+        except BadInput:
+            threading.Event().wait(0.1)
 
 
 def sheet(arguments: argparse.Namespace) -> dict[str, Any]:
