@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
-from ocr_model.errors import BadArgument, BadInput
+from ocr_model.errors import BadArgument, BadInput, PagemillError
 from ocr_model.examples import is_validation
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
 from ocr_model.text import normalise_line
@@ -475,12 +475,17 @@ def validation_lines(config: LineDataConfig, rendered: int = 300) -> list[tuple[
 
 
 def _work(config: LineDataConfig, alphabet: Alphabet, worker: int, place: Any, out: Any) -> None:
-    for batch in generate(config, alphabet, worker, place):
-        out.put(batch)
+    try:
+        for batch in generate(config, alphabet, worker, place):
+            out.put(batch)
+    except PagemillError as error:  # told by the trainer, which waits for a batch
+        out.put(error)
 
 
 class BatchStream:
     """Batches from worker processes, one from each in turn, so that the order is the same in every run.
+
+    What the user can mend and a process finds (`PagemillError`: damaged records, no fonts) is raised here.
 
     Args:
         place: of the batch to go on after: `turn`, the worker whose turn it is, and `places` of all workers.
@@ -508,7 +513,9 @@ class BatchStream:
     def _next_of(self, turn: int) -> LineBatch:
         while True:
             try:
-                batch: LineBatch = self.queues[turn].get(timeout=30)
+                batch: LineBatch | PagemillError = self.queues[turn].get(timeout=30)
+                if isinstance(batch, PagemillError):
+                    raise batch
                 return batch
             except queue.Empty:
                 worker = self.workers[turn]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from ocr_model.layers import WeightStandardisedConv2D
 from ocr_model.line_features import FEATURES, LineFeatures
 from ocr_model.line_images import STRIDE_PX, bucket_width, normalise_line_image
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
-from ocr_model.record_files import load_manifest
+from ocr_model.record_files import MANIFEST, load_manifest
 from trainer.confusions import Confusions, confusions, confusions_as_json
 from trainer.export import recogniser_config
 from trainer.line_data import BatchStream, LineBatch, LineDataConfig, make_batch, validation_lines
@@ -157,6 +158,18 @@ def captioned(line: np.ndarray, above: str, below: str) -> np.ndarray:
     return picture
 
 
+def record_digests(data: LineDataConfig) -> dict[str, str]:
+    """SHA-256 of the manifest of each folder of records: a run does not go on with other records than it began with.
+
+    Raises:
+        BadInput: a folder holds no records that can be used.
+    """
+    folders = [folder for folder in (data.records, *(folder for folder, _ in data.mixed)) if folder is not None]
+    for folder in folders:
+        load_manifest(folder)
+    return {str(folder): hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest() for folder in folders}
+
+
 def continued(bundle: Path, config: RecogniserConfig, alphabet: Alphabet = DEFAULT_ALPHABET) -> keras.Model:
     """The network of a bundle, ready to be trained on.
 
@@ -215,6 +228,7 @@ def train_recogniser(
             "network": asdict(config.network),
             "focal": config.focal,
             "alphabet": config.alphabet.characters,
+            "records": record_digests(config.data),
         },
         validate.findings,
         validate.pictures,

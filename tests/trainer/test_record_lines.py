@@ -16,9 +16,9 @@ from ocr_model.examples import Origin, PageExample, RecordImage
 from ocr_model.line_features import LineFeatures
 from ocr_model.truth import GroundTruthLine
 from tests.trainer.small_records import example, write_records
-from trainer.line_data import Bucketer, LineDataConfig, draws, generate, validation_lines
+from trainer.line_data import BatchStream, Bucketer, LineDataConfig, draws, generate, validation_lines
 from trainer.page_records import record_pages
-from trainer.recogniser import RecogniserTraining, of_records
+from trainer.recogniser import RecogniserTraining, of_records, record_digests
 from trainer.record_lines import RecordLines, validation_records
 
 TEXTS = [chr(ord("a") + i) for i in range(12)]
@@ -98,6 +98,8 @@ def test_records_of_another_version_are_refused(records: Path) -> None:
     (records / "records.json").write_text(json.dumps({**manifest, "examples_version": 99}))
     with pytest.raises(BadInput, match="record version 99, this program reads version 1"):
         stream(records)
+    with pytest.raises(BadInput, match="record version 99"):
+        record_digests(LineDataConfig(None, None, mixed=((records, 0.1),)))
 
 
 # ---- batches
@@ -155,6 +157,26 @@ def test_alphabet_and_buckets_are_those_that_ingest_froze(records: Path) -> None
     Alphabet(" ab").save(records / "alphabet.json")
     with pytest.raises(BadModel, match="has changed since"):
         of_records(base, records)
+
+
+def test_what_a_data_process_finds_wrong_is_told_by_the_trainer(tmp_path: Path) -> None:
+    folder = write_records(tmp_path, [example(1, "validation")])
+    stream = BatchStream(LineDataConfig(None, None, 1.0, records=folder), DEFAULT_ALPHABET)
+    try:
+        with pytest.raises(BadInput, match=r"no line for training in .* for process 1 of 1"):
+            next(iter(stream))
+    finally:
+        stream.close()
+
+
+def test_a_run_tells_its_records_by_their_content(records: Path, tmp_path: Path) -> None:
+    worn = write_records(tmp_path / "worn", [example(1, "train")])
+    config = LineDataConfig(None, None, records=records, mixed=((worn, 0.1),))
+    before = record_digests(config)
+    assert set(before) == {str(records), str(worn)}
+    write_records(worn, [example(1, "train", text="b")])
+    assert record_digests(config)[str(records)] == before[str(records)]
+    assert record_digests(config)[str(worn)] != before[str(worn)]
 
 
 # ---- pages
