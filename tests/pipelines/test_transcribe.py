@@ -265,6 +265,18 @@ def test_two_workers_do_what_one_does(tmp_path: Path, mode: str) -> None:
     assert texts(tmp_path) == {f"{n}.txt": f"{20 + n}x20\n" for n in range(40)}
 
 
+@pytest.mark.slow
+def test_portable_job_api_gives_what_the_local_runner_gives(tmp_path: Path) -> None:
+    files = {f"{n}.png": png(20 + n, 20) for n in range(20)} | {"bad.jpg": b"x"}
+    for root in (tmp_path / "local", tmp_path / "portable"):
+        put(root, files)
+    local = run(options_for(tmp_path / "local", "txt", "tsv"))
+    flags = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
+    portable = run(options_for(tmp_path / "portable", "txt", "tsv"), flags)
+    assert portable.counts == local.counts and portable.counts.dead == 1
+    assert texts(tmp_path / "portable") == texts(tmp_path / "local")
+
+
 def test_graph_has_the_same_size_for_any_corpus(tmp_path: Path) -> None:
     sizes = []
     for count in (1, 60):
