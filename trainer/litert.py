@@ -95,7 +95,7 @@ def compare(bundle: Path, content: bytes, folder: Path) -> Comparison:
     Raises:
         BadInput: there are no such lines.
     """
-    loaded = load_bundle(bundle, "float32")
+    loaded = load_bundle(bundle, "float32", "greedy")  # the model that is converted has no language model
     found = load_folder(folder, 0.5)
     lines = (*found.training, *found.validation)
     results = []
