@@ -51,7 +51,11 @@ def test_an_export_of_something_that_is_no_run_says_so(tmp_path: Path, capsys: p
 
 @pytest.mark.slow
 def test_from_scans_to_a_bundle_that_transcribes(corpus: Path) -> None:
-    data, text, short = str(corpus / "data"), str(corpus / "text"), ["--steps", "2", "--validate-every", "2"]
+    data, text, short = (
+        str(corpus / "data"),
+        str(corpus / "text"),
+        ["--steps", "2", "--validate-every", "2", "--validation-share", "0.5"],
+    )
     for network in ("recogniser", "finder"):
         arguments = ["train", network, "--data", data, "--text", text, "--output", str(corpus / network), *short]
         assert main(arguments) == 0
