@@ -31,6 +31,7 @@ class BeamConfig:
         negligible: share of the best prefix's probability below which a prefix is dropped.
         width: prefixes that are kept.
         gap: certain steps that join two doubtful stretches.
+        hopeless: share of doubtful steps from which a line is left as it is: sideways or no text.
     """
 
     certain: float = 0.9
@@ -38,6 +39,7 @@ class BeamConfig:
     negligible: float = 0.01
     width: int = 8
     gap: int = 8
+    hopeless: float = 0.4
 
 
 def stretches(doubtful: npt.NDArray[np.int64], steps: int, gap: int) -> list[tuple[int, int]]:
@@ -196,14 +198,14 @@ def refined(
         classes, confidences: [time], of the best path.
         scores: [time, classes], logits of one line.
     """
-    doubtful = stretches(doubtful_steps(classes, confidences, scores, config), len(classes), config.gap)
-    if not doubtful:
+    steps = doubtful_steps(classes, confidences, scores, config)
+    if not 0 < steps.size < config.hopeless * len(classes):
         return classes, confidences
     begins = np.flatnonzero(np.concatenate(([True], classes[1:] != classes[:-1])) & (classes != BLANK))
     labels, places = classes[begins].tolist(), begins.tolist()
     classes, confidences = classes.copy(), confidences.copy()
     known, done = [START], 0  # characters so far; those of the best path that are passed
-    for start, end in doubtful:
+    for start, end in stretches(steps, len(classes), config.gap):
         before = int(classes[start - 1]) if start else BLANK
         probabilities = probabilities_of(scores[start:end])
         if confidences[end - 1] >= config.certain:  # has one way to go

@@ -118,6 +118,8 @@ def test_the_model_decides_where_the_network_is_in_doubt() -> None:
 def test_probabilities_do_not_vanish_in_a_long_doubtful_stretch() -> None:
     steps = [{1: 0.3, 2: 0.3, 3: 0.2, 0: 0.2}] * 600
     classes, confidences, scores = line(*steps)
-    found, sure = refined(classes, confidences, scores, model())
+    unchanged, _ = refined(classes, confidences, scores, model())
+    np.testing.assert_array_equal(unchanged, classes)  # a line with nothing certain in it is no text
+    found, sure = refined(classes, confidences, scores, model(), BeamConfig(hopeless=1.1))
     assert found.shape == classes.shape
     assert np.isfinite(sure).all() and (sure > 0).all() and (sure <= 1).all()
