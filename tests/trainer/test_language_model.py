@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from ocr_model.alphabet import DEFAULT_ALPHABET, Alphabet
+from ocr_model.bundle import differing_files
+from ocr_model.errors import BadModel
 from ocr_model.language_model import FILE, START, LanguageModel
+from tests.tiny_bundle import drawn, tiny_bundle
+from trainer.export import add_language_model, export_bundle
 from trainer.language_model import Config, counted, encoded, learnt, main, probabilities
 
 AB = Alphabet(" abc")
@@ -59,3 +63,33 @@ def test_the_command_makes_the_same_model_again(tmp_path: Path) -> None:
         return model.log_probability((START, *DEFAULT_ALPHABET.encode(text)), 1)
 
     assert likely("the times") > likely("tne tirnes") + 5
+
+
+@pytest.mark.slow
+def test_a_bundle_gets_a_language_model_and_its_copies_keep_it(tmp_path: Path) -> None:
+    file = tmp_path / "lm"
+    learnt(["ab ba"], Alphabet(" ab"), Config(order=2, entries=9)).save(file)
+    lines = [(drawn("ab a"), "ab a")]
+    export_bundle(tiny_bundle(), tiny_bundle(), {}, "a card", tmp_path / "new", lines, language_model=file)
+    export_bundle(tmp_path / "new", tiny_bundle(), {}, "a card", tmp_path / "copy", lines)
+    for name in ("new", "copy"):
+        assert (tmp_path / name / FILE).read_bytes() == file.read_bytes()
+        assert not differing_files(tmp_path / name)
+        assert "beam search" in (tmp_path / name / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_a_language_model_is_taken_from_its_file_or_from_a_bundle_that_has_one(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("with", "copy", "without")]
+    for folder in folders:
+        folder.mkdir()
+    learnt(["ab ba"], Alphabet(" ab"), Config(order=2, entries=9)).save(tmp_path / "lm")
+    for target, source in zip(folders, (tmp_path / "lm", folders[0], tiny_bundle()), strict=True):
+        add_language_model(target, source)
+    assert [(folder / FILE).exists() for folder in folders] == [True, True, False]
+
+
+def test_what_is_no_language_model_does_not_come_into_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "lm").write_text("a shopping list")
+    with pytest.raises(BadModel, match="no language model"):
+        export_bundle(tiny_bundle(), tiny_bundle(), {}, "a card", tmp_path / "new", language_model=tmp_path / "lm")
+    assert not (tmp_path / "new").exists()
