@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from ocr_model.errors import BadInput
 from ocr_model.layout import FoundLine, FoundPage, FoundRegion
 from pipelines import error_analysis as errors
 
-TRUTH = [
+TRUTH: list[dict[str, Any]] = [
     {"bbox": [20, 20, 220, 40], "text": "the first line here"},
     {"bbox": [20, 60, 220, 80], "text": "the second one"},
 ]

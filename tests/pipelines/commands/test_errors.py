@@ -35,7 +35,8 @@ def test_table_sheet_and_figures_of_the_pages_with_lines(
         [" all ", " 1 "],
         [" letters ", " 1 "],
     ]
-    assert cv2.imread(str(tmp_path / "out" / "worst.png")).shape[1] == 1500
+    sheet = cv2.imread(str(tmp_path / "out" / "worst.png"))
+    assert sheet is not None and sheet.shape[1] == 1500
     (page,) = json.loads((tmp_path / "out" / "errors.json").read_text(encoding="utf-8"))
     assert [line["truth"] for line in page["lines"]] == ["the second one"]
 
