@@ -45,6 +45,8 @@ class _FromFields:
 
 # ---- lines
 
+LEAST_LOGIT = 60.0  # e^-60 is 1e-26, which float32 still holds
+
 
 @keras.saving.register_keras_serializable("pagemill")
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def ctc_losses(logits: tf.Tensor, labels: tf.Tensor, lengths: tf.Tensor, steps: 
         lengths, steps: [B] int32.
         dense: see `CtcLoss`.
     """
-    logits = tf.cast(logits, tf.float32)
+    logits = bounded(tf.cast(logits, tf.float32))
     usual = (lengths > 0) & (steps_needed(labels, lengths) <= steps)
     one = tf.one_hot(tf.zeros_like(lengths), tf.shape(labels)[1], dtype=labels.dtype)  # a text that always fits
     safe = tf.where(usual[:, None], labels, one)
@@ -118,6 +120,19 @@ def ctc_losses(logits: tf.Tensor, labels: tf.Tensor, lengths: tf.Tensor, steps: 
     counted = tf.sequence_mask(steps, tf.shape(logits)[1], tf.float32)
     blanks = -tf.reduce_sum(tf.nn.log_softmax(logits)[..., 0] * counted, axis=1)
     return tf.where(usual, losses, tf.where(lengths == 0, blanks, tf.zeros_like(blanks)))
+
+
+def bounded(logits: tf.Tensor) -> tf.Tensor:
+    """The logits with none more than `LEAST_LOGIT` below the largest of its step; gradients pass as they are.
+
+    TensorFlow's loss of sparse labels goes through probabilities: below 1e-38 a path is impossible to it, and the
+    loss infinite.
+
+    Args:
+        logits: [B, time, classes] float32.
+    """
+    least = tf.reduce_max(logits, axis=-1, keepdims=True) - LEAST_LOGIT
+    return logits + tf.stop_gradient(tf.maximum(logits, least) - logits)
 
 
 # ---- pages

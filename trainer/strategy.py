@@ -55,7 +55,7 @@ def open_strategy(hardware: Hardware) -> tf.distribute.Strategy:
             f"--strategy {hardware.strategy} with TPU address {hardware.tpu!r}",
             "--strategy tpu and --tpu ADDRESS go together; on a TPU VM the address is local",
         )
-    _limit_threads(hardware.threads)
+    limit_threads(hardware.threads)
     if hardware.strategy != "multi_worker":  # Vertex AI sets it on a single machine too, and TensorFlow would read it
         os.environ.pop("TF_CONFIG", None)
     if hardware.strategy == "mirrored":
@@ -65,7 +65,7 @@ def open_strategy(hardware: Hardware) -> tf.distribute.Strategy:
     return _tpu(hardware.tpu) if hardware.strategy == "tpu" else tf.distribute.get_strategy()
 
 
-def _limit_threads(count: int) -> None:
+def limit_threads(count: int) -> None:
     if count < 0:
         raise BadArgument(f"--threads {count}", "give a number of threads, or 0 for all cores")
     if count == tf.config.threading.get_intra_op_parallelism_threads():

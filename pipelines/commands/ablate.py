@@ -76,13 +76,12 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
     for folder in (arguments.data, arguments.test):
         if not folder.is_dir():
             raise BadInput(f"no folder {folder}", "check --data and --test")
-    import tensorflow as tf
-
     from trainer.ablation import ARMS, SMALL, Ablation, ablate
     from trainer.ablation_report import findings, table, write_report
     from trainer.loop import Ways
+    from trainer.strategy import Hardware, limit_threads
 
-    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    limit_threads(arguments.threads)  # before the wear is loaded, which starts TensorFlow
     config = Ablation(
         arguments.data,
         arguments.test,
@@ -101,7 +100,7 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
         ignore_case=tuple(arguments.ignore_case),
         network=replace(SMALL, trunk_filters=arguments.filters, trunk_blocks=arguments.blocks),
     )
-    outcome = ablate(config, arguments.output, Ways(precision=arguments.precision))
+    outcome = ablate(config, arguments.output, Ways(Hardware(threads=arguments.threads), arguments.precision))
     path = arguments.report or arguments.output / "ablation.md"
     write_report(outcome, path)
     print("\n".join([table(outcome), "", *findings(outcome), "", f"report: {path}"]))

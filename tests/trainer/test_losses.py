@@ -112,3 +112,14 @@ def test_heights_are_compared_relatively() -> None:
     double, half = (heights_sums(tf.fill((1, 1, 1, 2), float(np.log(x))), truth, where).numpy() for x in (2.0, 0.5))
     np.testing.assert_allclose(double, half, rtol=1e-6)
     assert double.tolist() == pytest.approx([2 * (np.log(2) - 0.05), 1.0])
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_text_that_a_certain_network_denies_has_a_finite_loss_and_a_gradient(dense: bool) -> None:
+    logits = tf.constant(np.tile(np.array([0.0, 300.0, -300.0], np.float32), (1, 6, 1)))
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        losses = ctc_losses(logits, tf.constant([[2, 0]]), tf.constant([1]), tf.constant([6]), dense)
+    gradient = tape.gradient(losses, logits)
+    assert np.isfinite(losses.numpy()).all() and np.isfinite(gradient.numpy()).all()
+    assert gradient.numpy()[0, :, 1].sum() > 1 > 0 > gradient.numpy()[0, :, 2].sum()
