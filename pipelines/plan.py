@@ -96,17 +96,27 @@ def beside_folders(sources: list[SourceFile]) -> list[SourceFile]:
 
     `a.png` beside a folder `a.txt/` gives `a~file.txt`, since `a.txt` cannot be both.
     """
-    folders = {posixpath.dirname(source.stem) for source in sources} | {
-        posixpath.dirname(source.document) for source in sources
-    }
-    parents = {
-        "/".join(parts[:n]) for parts in (folder.split("/") for folder in folders) for n in range(1, len(parts) + 1)
-    }
     extensions = tuple({format.extension for format in FORMATS.values()})
     taken = {
-        folder.removesuffix(extension) for folder in parents for extension in extensions if folder.endswith(extension)
+        name for source in sources for path in {source.stem, source.document} for name in _hidden_by(path, extensions)
     }
     return [_renamed(source, taken) for source in sources] if taken else sources
+
+
+def _hidden_by(path: str, extensions: tuple[str, ...]) -> Iterator[str]:
+    """Names that can have no output of their own, as it would have the name of a folder that a path lies in.
+
+    >>> list(_hidden_by("a/b.txt/c", (".txt", ".pdf"))), list(_hidden_by("a/b.txt", (".txt",)))
+    (['a/b'], [])
+    """
+    folder = posixpath.dirname(path)
+    if "." not in folder:  # as nearly always, and there may be millions
+        return
+    parts = folder.split("/")
+    for n, part in enumerate(parts, start=1):
+        for extension in extensions:
+            if part.endswith(extension):
+                yield "/".join(parts[:n]).removesuffix(extension)
 
 
 def _renamed(source: SourceFile, taken: set[str]) -> SourceFile:
