@@ -66,6 +66,11 @@ def open_strategy(hardware: Hardware) -> tf.distribute.Strategy:
 
 
 def limit_threads(count: int) -> None:
+    """TensorFlow's operations get so many threads, 0 for all cores; to be said before TensorFlow starts.
+
+    Raises:
+        BadArgument: a negative number, or TensorFlow runs with another one.
+    """
     if count < 0:
         raise BadArgument(f"--threads {count}", "give a number of threads, or 0 for all cores")
     if count == tf.config.threading.get_intra_op_parallelism_threads():
