@@ -24,7 +24,7 @@ from pipelines.corpus import SourceFile, read_source
 from pipelines.cost import Cost, Machine, duration
 from pipelines.decoder import Decoder
 from pipelines.outputs import Staging
-from pipelines.plan import Item, unit_size
+from pipelines.plan import Item, unit_count
 from pipelines.read_pages import DeadPage, Observed, Outcome, ReadPage, read_items
 from pipelines.routing import Readers
 from pipelines.transcribe import TranscribeOptions, bundle_digests, run_options, take_sources
@@ -76,7 +76,7 @@ class Estimate:
 
     def cost(self, cpu_s: float) -> Cost:
         size = sum(self.output_bytes.values())
-        return Cost(self.machine, round(self.pages.mean), cpu_s, size, self.files // unit_size(self.files) + 1)
+        return Cost(self.machine, round(self.pages.mean), cpu_s, size, unit_count(self.files))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -26,13 +26,15 @@ from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
 from pipelines.ingest_pages import IngestOutcome, IngestSettings, ingest_items
 from pipelines.ledger import Entry
+from pipelines.open_units import LocalWorkers
 from pipelines.pairing import NO_IMAGE, find_pairs
 from pipelines.plan import Item, Unit, documents, plan_units, with_copies
 from pipelines.read_pages import Observed
-from pipelines.record_units import RecordsRun, RecordsWorker
-from pipelines.records_job import PlannedRecords, build_job, plan_job, run_job, run_values, tallies_of
+from pipelines.record_units import RecordsWorker
+from pipelines.records_job import build_job, plan_job, run_job, run_values, tallies_of
 from pipelines.report import Report
-from pipelines.transcribe import ON_CHANGE, FailureLimit, OnChange
+from pipelines.unit_jobs import Planned
+from pipelines.unit_runs import ON_CHANGE, FailureLimit, OnChange, UnitRun
 
 MADE_BY = f"pagemill ingest, records of version {VERSION}"
 WITHOUT_TRUTH = ("fail", "keep", "skip")
@@ -173,7 +175,7 @@ def items_of(sources: Sequence[SourceFile], read_limit: int) -> list[Item]:
     return sorted(items, key=lambda item: (item.source.document, item.source.stem, item.source.first_page))
 
 
-def prepare(options: IngestOptions) -> PlannedRecords:
+def prepare(options: IngestOptions) -> Planned[UnitRun]:
     """Lists the corpus, plans what is new in it, and checks that the folder and the past fit together.
 
     Raises:
@@ -194,7 +196,7 @@ def prepare(options: IngestOptions) -> PlannedRecords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestRun(RecordsRun):
+class IngestRun(UnitRun):
     """What the workers of an ingest need to know."""
 
     settings: IngestSettings
@@ -218,10 +220,10 @@ class IngestWorker(RecordsWorker):
 
 
 def build(
-    pipeline: beam.Pipeline, options: RecordsRun, on_change: OnChange = "fail", tally_folder: str | None = None
+    pipeline: beam.Pipeline, options: UnitRun, on_change: OnChange = "fail", here: LocalWorkers | None = None
 ) -> beam.PCollection[Entry]:
     """The graph; see `build_job`."""
-    return build_job(pipeline, options, IngestWorker, on_change, tally_folder)
+    return build_job(pipeline, options, IngestWorker, on_change, here)
 
 
 def run(options: IngestOptions, beam_flags: Sequence[str] = (), started_s: float | None = None) -> Report:

@@ -1,8 +1,9 @@
 """The work of a run, cut into units: a fixed list on disk, so that a run that was broken off knows what is left.
 
 A unit is some hundreds of pages whose outputs become valid together (`pipelines.ledger`). The plan depends on the
-listing alone: the same corpus gives the same units. Files that come to the corpus later are planned as further units,
-and the old ones stay as they are.
+listing alone: the same corpus gives the same units. Towards its end they get smaller, so that no worker is long at work
+when the others are through. Files that come to the corpus later are planned as further units, and the old ones stay as
+they are.
 
     OUTPUT/ledger/corpus.json          what was asked for; the folder belongs to this corpus
     OUTPUT/ledger/plan/0001.jsonl      a unit a line
@@ -30,8 +31,9 @@ from pipelines.streams import open_file
 PLAN_VERSION = 1
 PLAN = "ledger/plan"
 CORPUS = "ledger/corpus.json"
-_SMALLEST_UNIT, _LARGEST_UNIT = 16, 200  # files
-_UNITS_WANTED = 16  # of a small corpus: enough to keep a few workers busy to the end
+_SMALLEST_UNIT, _LARGEST_UNIT = 8, 200  # files
+_SMALLEST_BYTES, _LARGEST_BYTES = 2**26, 2**30  # of files, where their sizes are known
+_SHARE_OF_REST = 16  # a unit takes so large a part of what is left
 _MOST_COPIES = 31  # of one item; their outputs are open at the same time
 _DIGESTS_AT_ONCE = 4096
 
@@ -126,30 +128,45 @@ def _renamed(source: SourceFile, taken: set[str]) -> SourceFile:
     return replace(source, stem=free(source.stem), document=free(source.document))
 
 
-def unit_size(files: int) -> int:
-    """Files in a unit of a corpus of that size.
+def unit_size(left: int) -> int:
+    """Files of the next unit when so many are left (guided self-scheduling, Polychronopoulos and Kuck 1987).
 
-    >>> unit_size(20), unit_size(1000), unit_size(5_000_000)
-    (16, 62, 200)
+    >>> [unit_size(left) for left in (5_000_000, 3000, 1000, 208, 20)]
+    [200, 187, 62, 13, 8]
     """
-    return min(_LARGEST_UNIT, max(_SMALLEST_UNIT, files // _UNITS_WANTED))
+    return min(_LARGEST_UNIT, max(_SMALLEST_UNIT, left // _SHARE_OF_REST))
 
 
-def plan_units(items: Sequence[Item], max_bytes: int = 2**30, first: int = 1) -> Iterator[Unit]:
-    """Units of the items in their order. A document is never cut, so a unit may be larger than asked.
+def unit_count(files: int) -> int:
+    """Units of a corpus of so many files, none of which has to go with another, or alone for its bytes.
+
+    >>> unit_count(20), unit_count(1000), unit_count(5_000_000)
+    (3, 49, 25051)
+    """
+    whole = max(0, files - _SHARE_OF_REST * _LARGEST_UNIT) // _LARGEST_UNIT  # of the largest size: there may be many
+    units, left = whole, files - whole * _LARGEST_UNIT
+    while left > 0:
+        units, left = units + 1, left - unit_size(left)
+    return units
+
+
+def plan_units(items: Sequence[Item], max_bytes: int = _LARGEST_BYTES, first: int = 1) -> Iterator[Unit]:
+    """Units of the items in their order, falling in size. A document is never cut, so one may be larger than asked.
 
     Args:
         items: as `documents` sorts their sources.
         max_bytes: of the files of a unit that are read, where their sizes are known.
         first: number of the first unit.
     """
-    size = unit_size(sum(item.files for item in items))
+    files_left, bytes_left = sum(item.files for item in items), sum(item.source.size or 0 for item in items)
     unit: list[Item] = []
     files = taken = 0
     for document in _grouped(items):
         more, weight = sum(item.files for item in document), sum(item.source.size or 0 for item in document)
-        if unit and (files + more > size or taken + weight > max_bytes):
+        room = min(max_bytes, max(_SMALLEST_BYTES, bytes_left // _SHARE_OF_REST))
+        if unit and (files + more > unit_size(files_left) or taken + weight > room):
             yield _unit(first, unit)
+            files_left, bytes_left = files_left - files, bytes_left - taken
             first, unit, files, taken = first + 1, [], 0, 0
         unit += document
         files += more

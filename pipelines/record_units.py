@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ocr_model.errors import TooManyFailures, UnreadablePage
+from ocr_model.errors import UnreadablePage
 from pipelines import ledger
 from pipelines.clock import cpu_seconds, now
 from pipelines.ingest_pages import IngestOutcome
@@ -22,26 +21,8 @@ from pipelines.ledger import Counts, DeadLetter, Entry
 from pipelines.outputs import Staging, cannot_write, is_there, read_text, remove, write_atomically
 from pipelines.plan import Item, Unit
 from pipelines.read_pages import DeadPage, Observed, PageOfFile
+from pipelines.unit_runs import UnitRun, attempted, within_limit
 from pipelines.write_records import WrittenRecords, write_ingested
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordsRun:
-    """What the workers of a run need to know; each job adds its settings.
-
-    Attributes:
-        run: its name; a run that is started again after a crash keeps it.
-        configuration: digest of the settings.
-        max_attempts: at a unit that kills its worker.
-        max_dead: dead letters of the run, None for no limit.
-    """
-
-    output: str
-    run: str
-    configuration: str
-    code_version: str
-    max_attempts: int = 3
-    max_dead: float | None = None
 
 
 class RecordsWorker(ABC):
@@ -51,7 +32,7 @@ class RecordsWorker(ABC):
         on_outcome: is told what became of each page.
     """
 
-    def __init__(self, options: RecordsRun, on_outcome: Callable[[IngestOutcome], None]) -> None:
+    def __init__(self, options: UnitRun, on_outcome: Callable[[IngestOutcome], None]) -> None:
         self.options, self.on_outcome = options, on_outcome
         self.dead = 0
 
@@ -91,28 +72,15 @@ def stage_records(unit: Unit, worker: RecordsWorker) -> StagedRecords:
     """
     options = worker.options
     started, began, cpu_began = now(), time.perf_counter(), cpu_seconds()
-    try:
-        attempt = ledger.begin_attempt(options.output, unit.name, options.run)
-    except OSError as error:
-        raise cannot_write(options.output, error) from error
-    below = f"{ledger.STAGING}/{unit.name}.{uuid.uuid4().hex[:12]}"
-    staging = Staging(options.output, below)
     observed = Observed(milliseconds={})
-    try:
-        outcomes = _noted(_outcomes(unit, attempt, worker, observed), worker)
-        written = write_ingested(outcomes, staging, unit.name)
-    except BaseException as error:
-        # This process lives, so the attempt is not one that killed its worker.
-        staging.discard()
-        ledger.withdraw_attempt(options.output, unit.name, options.run, attempt)
-        if isinstance(error, OSError):
-            raise cannot_write(options.output, error) from error
-        raise
-    letters = [replace(letter, attempts=attempt) for letter in written.letters]
+    with attempted(unit.name, options) as attempt:
+        outcomes = within_limit(_outcomes(unit, attempt.number, worker, observed), worker)
+        written = write_ingested(outcomes, attempt.staging, unit.name)
+    letters = [replace(letter, attempts=attempt.number) for letter in written.letters]
     return StagedRecords(
         unit=unit.name,
-        attempt=attempt,
-        below=below,
+        attempt=attempt.number,
+        below=attempt.staging.below,
         written=replace(written, letters=letters),
         milliseconds={stage: dict(counts) for stage, counts in observed.milliseconds.items()},
         started=started,
@@ -138,7 +106,7 @@ def _outcomes(unit: Unit, attempt: int, worker: RecordsWorker, observed: Observe
         yield from worker.outcomes([item], observed)
 
 
-def _files_in_hand(options: RecordsRun, unit: str) -> set[int]:
+def _files_in_hand(options: UnitRun, unit: str) -> set[int]:
     """The items that earlier attempts at the unit had in hand when they died."""
     found = set()
     for name in ledger.attempts(options.output, unit, options.run):
@@ -148,7 +116,7 @@ def _files_in_hand(options: RecordsRun, unit: str) -> set[int]:
     return found
 
 
-def _take_in_hand(options: RecordsRun, unit: str, attempt: int, item: int) -> None:
+def _take_in_hand(options: UnitRun, unit: str, attempt: int, item: int) -> None:
     note = json.dumps({"worker": ledger.worker_name(), "item": item}) + "\n"
     write_atomically(options.output, f"{ledger.ATTEMPTS}/{unit}.{options.run}.{attempt}", note)
 
@@ -158,19 +126,7 @@ def _quarantined(item: Item) -> DeadPage:
     return DeadPage(PageOfFile(item, 1, 1), DeadLetter.of(item.source.origin, None, "open", error))
 
 
-def _noted(outcomes: Iterable[IngestOutcome], worker: RecordsWorker) -> Iterator[IngestOutcome]:
-    """The outcomes, while the worker keeps an eye on the limit of failures."""
-    limit = worker.options.max_dead
-    for outcome in outcomes:
-        if isinstance(outcome, DeadPage):
-            worker.dead += 1 + len(outcome.of.item.copies)
-            if limit is not None and worker.dead > limit:
-                raise TooManyFailures(f"over {limit:g} pages became no records", ledger.AFTER_THE_LIMIT)
-        worker.on_outcome(outcome)
-        yield outcome
-
-
-def commit_records(staged: StagedRecords, options: RecordsRun) -> Entry:
+def commit_records(staged: StagedRecords, options: UnitRun) -> Entry:
     """Publishes the files and writes the ledger entry; files of an earlier entry that are not made any more go.
 
     Raises:
@@ -206,7 +162,7 @@ def _earlier_outputs(output: str, unit: str) -> set[str]:
         return set()
 
 
-def _entry(staged: StagedRecords, options: RecordsRun) -> Entry:
+def _entry(staged: StagedRecords, options: UnitRun) -> Entry:
     written = staged.written
     counts = sum((file.as_counts() for file in written.files), Counts())
     return Entry(

@@ -9,48 +9,31 @@ that travels between workers, and the list of files is no part of the graph. Wha
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from ocr_model.errors import BadInput, NothingToDo
 from ocr_model.record_files import MANIFEST, RecordFile, RecordsManifest, manifest_from_text
 from pipelines import durations, ledger
-from pipelines.clock import cpu_seconds, now
 from pipelines.corpus import SourceFile
 from pipelines.ingest_pages import IngestOutcome
 from pipelines.ledger import Entry
-from pipelines.outputs import (
-    is_there,
-    locked,
-    prepare_output,
-    read_text,
-    remove,
-    told_if_it_cannot_be_written,
-    write_atomically,
-)
+from pipelines.open_units import LocalWorkers, OpenUnits
+from pipelines.outputs import is_there, read_text, remove, told_if_it_cannot_be_written, write_atomically
 from pipelines.plan import Unit, UnitReference, claim_output, read_references, read_unit, unplanned, write_plan
-from pipelines.progress import Progress, Tally
-from pipelines.read_pages import DeadPage
-from pipelines.record_units import RecordsRun, RecordsWorker, StagedRecords, commit_records, stage_records
-from pipelines.report import RUNS, Report, reconcile, write_dead_letters
-from pipelines.streams import is_remote
-from pipelines.transcribe import LOCAL_RUNNER, FailureLimit, OnChange, code_version, digest_of, with_local_runner
+from pipelines.record_units import RecordsWorker, StagedRecords, commit_records, stage_records
+from pipelines.report import Report, write_dead_letters
+from pipelines.unit_jobs import NAMESPACE, Planned, count_outcome, do_run, planned_run, tally_of
+from pipelines.unit_runs import FailureLimit, OnChange, UnitRun, check_change, code_version, digest_of, is_done
 from pipelines.write_records import kind_and_split
 
-_NAMESPACE = "pagemill"
 WorkerMaker = Callable[[Any, Callable[[IngestOutcome], None]], RecordsWorker]
 
 
@@ -81,20 +64,8 @@ class RecordsOptions(Protocol):
 # ---- planning
 
 
-@dataclass(frozen=True)
-class PlannedRecords:
-    """A run that is ready to begin; the fields mean what they mean in `pipelines.transcribe.Planned`."""
-
-    options: RecordsRun
-    files: int
-    units: int
-    open_files: int
-    open_units: int
-    vanished: tuple[str, ...]
-
-
 def run_values(options: RecordsOptions) -> dict[str, Any]:
-    """The fields of a `RecordsRun` that options tell."""
+    """The fields of a `UnitRun` that options tell."""
     return {
         "output": options.output,
         "run": options.run or uuid.uuid4().hex[:12],
@@ -106,12 +77,12 @@ def run_values(options: RecordsOptions) -> dict[str, Any]:
 
 def plan_job(
     options: RecordsOptions,
-    run: RecordsRun,
+    run: UnitRun,
     made_by: str,
     sources: list[SourceFile],
     units_of: Callable[[list[SourceFile], int], Iterable[Unit]],
     may_vanish: bool = True,
-) -> PlannedRecords:
+) -> Planned[UnitRun]:
     """Plans what is new in the sources, and checks that the folder and the past fit together.
 
     Args:
@@ -128,7 +99,7 @@ def plan_job(
     with told_if_it_cannot_be_written(options.output):
         claim_output(options.output, options.inputs, made_by)
     entries, _ = ledger.read_entries(options.output)
-    _check_change(options, run, entries.values())
+    check_change(options.on_change, run, entries.values())
     new, vanished = unplanned(options.output, sources)
     if vanished and not may_vanish:
         raise BadInput(
@@ -141,10 +112,7 @@ def plan_job(
         with told_if_it_cannot_be_written(options.output):
             write_plan(options.output, units_of(new, len(references) + 1))
         references = list(read_references(options.output))
-    files = sum(reference.files for reference in references)
-    left = [r for r in references if r.name not in entries or not _is_done(entries[r.name], options.on_change, run)]
-    run = replace(run, max_dead=options.max_failures.of(files) if options.max_failures else None)
-    return PlannedRecords(run, files, len(references), sum(r.files for r in left), len(left), tuple(vanished))
+    return planned_run(run, references, entries, options.on_change, options.max_failures, vanished)
 
 
 def check_manifest_version(output: str) -> None:
@@ -156,46 +124,23 @@ def check_manifest_version(output: str) -> None:
         manifest_from_text(read_text(output, MANIFEST), f"{output}/{MANIFEST}")
 
 
-def _is_done(entry: Entry, on_change: OnChange, run: RecordsRun) -> bool:
-    return on_change == "resume" or entry.configuration == run.configuration
-
-
-def _check_change(options: RecordsOptions, run: RecordsRun, entries: Iterable[Entry]) -> None:
-    for entry in entries if options.on_change == "fail" else ():
-        if entry.configuration != run.configuration:
-            raise BadInput(
-                f"{options.output} was begun with configuration {entry.configuration}, this run has"
-                f" {run.configuration}",
-                "--on-change resume keeps what is done, --on-change restart does it again",
-            )
-
-
 # ---- the graph
 
 
-class ListOpenUnits(beam.DoFn):
-    """The units of the plan that have no valid entry yet."""
-
-    def __init__(self, options: RecordsRun, on_change: OnChange) -> None:
-        self._options, self._on_change = options, on_change
-
-    def process(self, output: str) -> Iterator[UnitReference]:
-        entries, _ = ledger.read_entries(output)
-        for reference in read_references(output):
-            entry = entries.get(reference.name)
-            if entry is None or not _is_done(entry, self._on_change, self._options):
-                yield reference
+def is_open(entry: Entry | None, run: UnitRun, on_change: OnChange) -> bool:
+    """Whether a unit has no valid entry yet."""
+    return not is_done(entry, on_change, run)
 
 
 class MakeRecords(beam.DoFn):
     """Makes the records of a unit and publishes them. Yields its ledger entry."""
 
-    def __init__(self, options: RecordsRun, make_worker: WorkerMaker, tally_folder: str | None) -> None:
-        self._options, self._make_worker, self._tally_folder = options, make_worker, tally_folder
+    def __init__(self, options: UnitRun, make_worker: WorkerMaker, here: LocalWorkers | None) -> None:
+        self._options, self._make_worker, self._here = options, make_worker, here
 
     def setup(self) -> None:
-        tally = Tally(self._tally_folder) if self._tally_folder else None
-        self._worker = self._make_worker(self._options, lambda outcome: _count_outcome(outcome, tally))
+        tally = tally_of(self._here)
+        self._worker = self._make_worker(self._options, lambda outcome: count_outcome(outcome, tally))
 
     def process(self, reference: UnitReference) -> Iterator[Entry]:
         ledger.check_stop(self._options.output)
@@ -207,42 +152,29 @@ class MakeRecords(beam.DoFn):
         self._worker.close()
 
 
-def _count_outcome(outcome: IngestOutcome, tally: Tally | None) -> None:
-    if isinstance(outcome, DeadPage):
-        Metrics.counter(_NAMESPACE, f"failed:{outcome.letter.reason}").inc()
-    if tally:
-        tally.add("pages")
-        if isinstance(outcome, DeadPage):
-            tally.add("dead")
-        if outcome.of.number == outcome.of.pages:
-            tally.add("files")
-
-
 def _count_unit(staged: StagedRecords) -> None:
     for group in ("records", "lines"):
         for name, value in staged.written.tallies[group].items():
-            Metrics.counter(_NAMESPACE, f"{group}:{name}").inc(value)
+            Metrics.counter(NAMESPACE, f"{group}:{name}").inc(value)
 
 
 def build_job(
     pipeline: beam.Pipeline,
-    options: RecordsRun,
+    options: UnitRun,
     make_worker: WorkerMaker,
     on_change: OnChange = "fail",
-    tally_folder: str | None = None,
+    here: LocalWorkers | None = None,
 ) -> beam.PCollection[Entry]:
     """The graph: does the open units of a plan. Its size does not depend on the corpus.
 
     Args:
         make_worker: a class or function of a module, called once in each process.
-        tally_folder: where the workers count what `Progress` tells; they must be on this machine.
+        here: the workers, where all of them are on this machine.
     """
     return (
         pipeline
-        | "Name the output folder" >> beam.Create([options.output], reshuffle=False)
-        | "List open units" >> beam.ParDo(ListOpenUnits(options, on_change))
-        | "Spread over workers" >> beam.Reshuffle()
-        | "Make records" >> beam.ParDo(MakeRecords(options, make_worker, tally_folder))
+        | "Open units" >> OpenUnits(options.output, partial(is_open, run=options, on_change=on_change), here)
+        | "Make records" >> beam.ParDo(MakeRecords(options, make_worker, here))
     )
 
 
@@ -252,7 +184,7 @@ def build_job(
 def run_job(
     options: RecordsOptions,
     made_by: str,
-    prepare: Callable[[], PlannedRecords],
+    prepare: Callable[[], Planned[UnitRun]],
     make_worker: WorkerMaker,
     beam_flags: Sequence[str] = (),
     started_s: float | None = None,
@@ -261,71 +193,22 @@ def run_job(
 
     Args:
         prepare: plans, see `plan_job`; called when the folder is locked.
-        beam_flags: for Beam's `PipelineOptions`; the runner is the local one unless they name another.
-        started_s: `time.monotonic()` when the command began.
+        beam_flags, started_s: see `do_run`.
 
     Raises:
         BadInput, NothingToDo: nothing was done.
         TooManyFailures: stopped; what is done stays done.
         PagemillError: pages are missing in the books.
     """
-    started_s = time.monotonic() if started_s is None else started_s
-    prepare_output(options.output)
-    with locked(options.output):
-        ledger.forget_run(options.output)
-        planned = prepare()
-        ledger.forget_other_runs(options.output, planned.options.run)
-        record: dict[str, Any] = {"run": planned.options.run, "started": now(), "made_by": made_by}
-        record |= {"inputs": list(options.inputs), "configuration": options.configuration()}
-        record |= {"code_version": planned.options.code_version}
-        _write_record(options.output, record)
-        ready_s, ready_cpu_s = time.monotonic(), cpu_seconds()
-        if planned.open_units:
-            remove(options.output, MANIFEST)  # what it says is no longer all
-            _run_pipeline(options, planned, make_worker, PipelineOptions(list(beam_flags)))
-        report = reconcile(options.output)
-        with told_if_it_cannot_be_written(options.output):
-            write_dead_letters(options.output, report)
-        record |= {
-            "ended": now(),
-            "vanished": list(planned.vanished),
-            "start_s": round(ready_s - started_s, 3),
-            "wall_s": round(time.monotonic() - ready_s, 3),
-            "cpu_s": round(cpu_seconds() - ready_cpu_s, 3),
-            "counts": asdict(report.counts),
-        }
-        _write_record(options.output, record)
-    report.check()
-    return replace(report, run=record)
 
+    def told(run: UnitRun) -> dict[str, Any]:
+        return {"made_by": made_by, "inputs": list(options.inputs), "configuration": options.configuration()}
 
-def _write_record(output: str, record: Mapping[str, Any]) -> None:
-    with told_if_it_cannot_be_written(output):
-        write_atomically(output, f"{RUNS}/{record['run']}.json", json.dumps(record, indent=1) + "\n")
+    def build(pipeline: beam.Pipeline, run: UnitRun, here: LocalWorkers | None) -> None:
+        remove(options.output, MANIFEST)  # what it says is no longer all
+        build_job(pipeline, run, make_worker, options.on_change, here)
 
-
-def _run_pipeline(
-    options: RecordsOptions, planned: PlannedRecords, make_worker: WorkerMaker, pipeline_options: PipelineOptions
-) -> None:
-    pipeline_options = with_local_runner(pipeline_options)
-    runs_here = pipeline_options.view_as(StandardOptions).runner == LOCAL_RUNNER
-    if not runs_here:
-        logging.getLogger("apache_beam").setLevel(logging.INFO)  # the job's name and state are all there is to see
-    tally_folder = Tally.make_folder() if runs_here and not is_remote(options.output) else None
-    try:
-        with _progress(tally_folder, planned) if tally_folder else nullcontext():
-            pipeline = beam.Pipeline(options=pipeline_options)
-            build_job(pipeline, planned.options, make_worker, options.on_change, tally_folder)
-            pipeline.run().wait_until_finish()
-    finally:
-        if tally_folder:
-            Tally.remove_folder(tally_folder)
-
-
-def _progress(tally_folder: str, planned: PlannedRecords) -> Progress:
-    run = planned.options
-    stop = partial(write_atomically, run.output, ledger.STOP, f"too many dead letters: {ledger.AFTER_THE_LIMIT}\n")
-    return Progress(tally_folder, planned.open_files, sys.stderr, run.max_dead, stop)
+    return do_run(options.output, prepare, told, build, write_dead_letters, beam_flags, started_s)
 
 
 # ---- what was made

@@ -138,6 +138,15 @@ def end_with_workers() -> None:
     threading.excepthook = hook
 
 
+def name_of_run() -> str:
+    """The run that this process is the child of, "" if it is none; from here on it dies with launcher and workers."""
+    name = os.environ.get(SUPERVISED_RUN, "")
+    if name:
+        die_with_parent()
+        end_with_workers()
+    return name
+
+
 def die_with_parent() -> None:
     """This process is killed when its parent is gone (Linux): nobody would take care of it any more."""
     with contextlib.suppress(OSError, AttributeError):  # elsewhere it lives on and finishes

@@ -22,7 +22,7 @@ from ocr_model.errors import BadArgument, BadInput
 from ocr_model.examples import KINDS, VERSION
 from pipelines.corpus import SourceFile
 from pipelines.plan import Item, Unit, plan_units
-from pipelines.records_job import PlannedRecords, plan_job, run_job, run_values, tallies_of
+from pipelines.records_job import plan_job, run_job, run_values, tallies_of
 from pipelines.report import Report
 from pipelines.routing import bundle_path
 from pipelines.synthetic_examples import (
@@ -36,7 +36,8 @@ from pipelines.synthetic_examples import (
     faces_of,
     texts_of,
 )
-from pipelines.transcribe import ON_CHANGE, FailureLimit, OnChange
+from pipelines.unit_jobs import Planned
+from pipelines.unit_runs import ON_CHANGE, FailureLimit, OnChange, UnitRun
 from trainer.synthesis.fonts import KINDS as PRINTS
 
 MADE_BY = f"pagemill synthesize, records of version {VERSION}"
@@ -190,7 +191,7 @@ def shards_of(options: SynthesisOptions) -> list[SourceFile]:
     return found
 
 
-def prepare(options: SynthesisOptions) -> PlannedRecords:
+def prepare(options: SynthesisOptions) -> Planned[UnitRun]:
     """Plans the shards that are new, and checks that the folder and the past fit together.
 
     Raises:

@@ -27,8 +27,9 @@ from ocr_model.truth import GroundTruthLine, LineGeometry, ground_truth_line
 from pipelines.ingest_pages import DroppedPage, IngestedPage, IngestOutcome, grey_values, png, unknown_characters
 from pipelines.plan import Item
 from pipelines.read_pages import Observed, PageOfFile
-from pipelines.record_units import RecordsRun, RecordsWorker
+from pipelines.record_units import RecordsWorker
 from pipelines.transcribe import load_reader, native_chatter_muted
+from pipelines.unit_runs import UnitRun
 from trainer.synthesis.damage import Damage, apply_damage, displaced, moved_boxes, shift_of
 from trainer.synthesis.fonts import FontCase, FontFace, fonts_in, listed_fonts, readable
 from trainer.synthesis.lines import Mixture, cut, draw_line, draw_line_damage
@@ -110,7 +111,7 @@ def texts_of(settings: SynthesisSettings) -> TextSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SynthesisRun(RecordsRun):
+class SynthesisRun(UnitRun):
     """What the workers of a synthesis need to know."""
 
     settings: SynthesisSettings

@@ -11,37 +11,31 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import hashlib
-import json
-import logging
 import os
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib import metadata
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from ocr_model.bundle import bundle_digest, read_config
 from ocr_model.errors import BadArgument, BadInput, NothingToDo
 from ocr_model.images import Limits
 from pipelines import ledger
-from pipelines.clock import cpu_seconds, now
 from pipelines.commits import commit_unit
-from pipelines.corpus import SourceFile, find_sources, is_remote
+from pipelines.corpus import SourceFile, find_sources
 from pipelines.decoder import Decoder
 from pipelines.formats import FORMATS
 from pipelines.ledger import Entry
-from pipelines.outputs import cannot_write, locked, prepare_output, write_atomically
+from pipelines.open_units import LocalWorkers, OpenUnits
+from pipelines.outputs import locked
 from pipelines.plan import (
     TRANSCRIBED,
     Item,
@@ -56,16 +50,13 @@ from pipelines.plan import (
     with_copies,
     write_plan,
 )
-from pipelines.progress import Progress, Tally
-from pipelines.read_pages import DeadPage, Outcome, PageReader, ReadOptions
-from pipelines.report import RUNS, Report, last_run, reconcile, write_lists
+from pipelines.read_pages import PageReader, ReadOptions
+from pipelines.report import Report, last_run, reconcile, write_lists
 from pipelines.routing import Readers, Routing, bundle_path
+from pipelines.unit_jobs import NAMESPACE, Planned, count_outcome, do_run, planned_run, run_pipeline, tally_of
+from pipelines.unit_runs import ON_CHANGE, FailureLimit, OnChange, check_change, code_version, digest_of, is_done
 from pipelines.units import Retry, RunOptions, StagedUnit, Worker, stage_unit
 from pipelines.write_pages import LAYOUTS, Layout, WriteOptions
-
-OnChange = Literal["fail", "resume", "restart"]
-ON_CHANGE: tuple[OnChange, ...] = ("fail", "resume", "restart")
-_NAMESPACE = "pagemill"
 
 
 def load_reader(bundle: str | None) -> PageReader:
@@ -104,35 +95,6 @@ def native_chatter_muted() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@dataclass(frozen=True)
-class FailureLimit:
-    """How many pages may fail: a share of the corpus, or a number.
-
-    >>> FailureLimit.parse("1%").of(5000), FailureLimit.parse("20").of(5000)
-    (50.0, 20.0)
-    """
-
-    value: float
-    is_share: bool
-
-    @classmethod
-    def parse(cls, text: str) -> FailureLimit:
-        """
-        Raises:
-            BadArgument: neither `N` nor `X%`.
-        """
-        try:
-            value = float(text.removesuffix("%"))
-        except ValueError:
-            value = -1.0
-        if not 0 <= value < float("inf") or (text.endswith("%") and value > 100):
-            raise BadArgument(f"--max-failures {text} is no limit", "write a number of pages, or a share such as 1%")
-        return cls(value, text.endswith("%"))
-
-    def of(self, files: int) -> float:
-        return self.value / 100 * files if self.is_share else self.value
 
 
 @dataclass(frozen=True)
@@ -206,37 +168,7 @@ class TranscribeOptions:
         }
 
 
-def digest_of(value: Any) -> str:
-    """Short digest of plain JSON values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def code_version() -> str:
-    try:
-        return metadata.version("pagemill")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"
-
-
 # ---- planning
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run that is ready to begin.
-
-    Attributes:
-        files, units: of the whole plan.
-        open_files, open_units: that have no valid entry yet.
-        vanished: files of the plan that the inputs no longer hold.
-    """
-
-    options: RunOptions
-    files: int
-    units: int
-    open_files: int
-    open_units: int
-    vanished: tuple[str, ...]
 
 
 def take_sources(options: TranscribeOptions) -> list[SourceFile]:
@@ -249,7 +181,7 @@ def take_sources(options: TranscribeOptions) -> list[SourceFile]:
     return sources[: options.limit]
 
 
-def prepare(options: TranscribeOptions) -> Planned:
+def prepare(options: TranscribeOptions) -> Planned[RunOptions]:
     """Lists the corpus, plans what is new in it, and checks that the folder, the model and the past fit together.
 
     Raises:
@@ -268,14 +200,8 @@ def prepare(options: TranscribeOptions) -> Planned:
         write_plan(options.output, plan_units(items_of(options, new), first=len(references) + 1))
         references = list(read_references(options.output))
     entries, _ = ledger.read_entries(options.output)
-    check_change(options, run, entries.values())
-    done = {name for name, entry in entries.items() if is_done(entry, options.on_change, run)}
-    files = sum(reference.files for reference in references)
-    left = [reference for reference in references if reference.name not in done]
-    if options.max_failures:
-        dead = sum(entry.counts.dead for name, entry in entries.items() if name in done)
-        run = replace(run, max_dead=options.max_failures.of(files), dead_before=dead)
-    return Planned(run, files, len(references), sum(r.files for r in left), len(left), tuple(vanished))
+    check_change(options.on_change, run, entries.values())
+    return planned_run(run, references, entries, options.on_change, options.max_failures, vanished)
 
 
 def items_of(options: TranscribeOptions, sources: Sequence[SourceFile]) -> list[Item]:
@@ -335,31 +261,16 @@ def run_options(options: TranscribeOptions, digests: Mapping[str | None, str]) -
     )
 
 
-def is_done(entry: Entry, on_change: OnChange, run: RunOptions) -> bool:
-    """Whether a unit need not be done again."""
-    return on_change == "resume" or (entry.model, entry.configuration) == (run.model, run.configuration)
-
-
 def has_letters(entry: Entry, retry: Retry) -> bool:
     """Whether a unit has dead letters that a retry takes up."""
     return any(not retry.reasons or reason in retry.reasons for reason in entry.failures)
 
 
-def check_change(options: TranscribeOptions, run: RunOptions, entries: Iterable[Entry]) -> None:
-    """
-    Raises:
-        BadInput: units were done with another model or configuration, and the user has not said what to do then.
-    """
-    if options.on_change != "fail":
-        return
-    for entry in entries:
-        for what in ("model", "configuration"):
-            before, today = getattr(entry, what), getattr(run, what)
-            if before != today:
-                raise BadInput(
-                    f"{options.output} was begun with {what} {before}, this run has {today}",
-                    "--on-change resume keeps what is done, --on-change restart does it again",
-                )
+def is_open(entry: Entry | None, run: RunOptions, on_change: OnChange) -> bool:
+    """Whether a unit is to be done: it has no valid entry yet, or dead letters that a retry takes up."""
+    if run.retry is not None:
+        return entry is not None and entry.run != run.run and has_letters(entry, run.retry)
+    return not is_done(entry, on_change, run)
 
 
 # ---- the graph
@@ -372,9 +283,9 @@ class UnitHandler(ModelHandler[UnitReference, PredictionResult, Readers]):
     so that a line's result does not depend on what stands beside it.
     """
 
-    def __init__(self, options: RunOptions, share_model: bool, tally_folder: str | None) -> None:
+    def __init__(self, options: RunOptions, share_model: bool, here: LocalWorkers | None) -> None:
         super().__init__()
-        self._options, self._share_model, self._tally_folder = options, share_model, tally_folder
+        self._options, self._share_model, self._here = options, share_model, here
 
     def load_model(self) -> Readers:
         readers = Readers(self._options.load, self._options.digests)
@@ -388,7 +299,7 @@ class UnitHandler(ModelHandler[UnitReference, PredictionResult, Readers]):
     ) -> Iterator[PredictionResult]:
         for reference in batch:
             ledger.check_stop(self._options.output)
-            with borrowed_worker(self._options, model, self._tally_folder) as worker:
+            with borrowed_worker(self._options, model, self._here) as worker:
                 staged = stage_unit(read_unit(self._options.output, reference), worker)
             _count_unit(staged)
             yield PredictionResult(reference, staged, self._options.model)
@@ -400,7 +311,7 @@ class UnitHandler(ModelHandler[UnitReference, PredictionResult, Readers]):
         return sum(reference.bytes for reference in batch)
 
     def get_metrics_namespace(self) -> str:
-        return _NAMESPACE
+        return NAMESPACE
 
     def share_model_across_processes(self) -> bool:
         return self._share_model
@@ -411,7 +322,7 @@ _idle_lock = threading.Lock()
 
 
 @contextmanager
-def borrowed_worker(options: RunOptions, readers: Readers, tally_folder: str | None) -> Iterator[Worker]:
+def borrowed_worker(options: RunOptions, readers: Readers, here: LocalWorkers | None) -> Iterator[Worker]:
     """A worker of this run that no other thread uses meanwhile."""
     with _idle_lock:
         fitting = [worker for worker in _idle if worker.options.run == options.run and worker.readers is readers]
@@ -421,9 +332,9 @@ def borrowed_worker(options: RunOptions, readers: Readers, tally_folder: str | N
     if fitting:
         worker = fitting[0]
     else:
-        tally = Tally(tally_folder) if tally_folder else None
+        tally = tally_of(here)
         decoder = Decoder(options.read.limits, options.read.timeout_s, options.read.memory_bytes)
-        worker = Worker(options, readers, decoder, lambda outcome: _count_outcome(outcome, tally))
+        worker = Worker(options, readers, decoder, lambda outcome: count_outcome(outcome, tally))
     try:
         yield worker
     finally:
@@ -439,44 +350,14 @@ def close_idle_workers() -> None:
         _idle.clear()
 
 
-def _count_outcome(outcome: Outcome, tally: Tally | None) -> None:
-    if isinstance(outcome, DeadPage):
-        Metrics.counter(_NAMESPACE, f"failed:{outcome.letter.reason}").inc()
-    if tally:
-        tally.add("pages")
-        if isinstance(outcome, DeadPage):
-            tally.add("dead")
-        if outcome.of.number == outcome.of.pages:
-            tally.add("files")
-
-
 def _count_unit(staged: StagedUnit) -> None:
     for name, value in asdict(staged.written.counts).items():
-        Metrics.counter(_NAMESPACE, name).inc(value)
+        Metrics.counter(NAMESPACE, name).inc(value)
     for stage, counts in staged.milliseconds.items():
-        distribution = Metrics.distribution(_NAMESPACE, f"{stage}_ms")
+        distribution = Metrics.distribution(NAMESPACE, f"{stage}_ms")
         for bucket, n in counts.items():
             for _ in range(n):
                 distribution.update(round(1.1 ** (int(bucket) + 0.5)))
-
-
-class ListOpenUnits(beam.DoFn):
-    """The units of the plan that have no valid entry yet."""
-
-    def __init__(self, options: RunOptions, on_change: OnChange) -> None:
-        self._options, self._on_change = options, on_change
-
-    def process(self, output: str) -> Iterator[UnitReference]:
-        entries, _ = ledger.read_entries(output)
-        for reference in read_references(output):
-            if self._is_open(entries.get(reference.name)):
-                yield reference
-
-    def _is_open(self, entry: Entry | None) -> bool:
-        retry = self._options.retry
-        if retry is not None:
-            return entry is not None and entry.run != self._options.run and has_letters(entry, retry)
-        return entry is None or not is_done(entry, self._on_change, self._options)
 
 
 class PublishUnits(beam.DoFn):
@@ -494,20 +375,18 @@ def build(
     options: RunOptions,
     on_change: OnChange = "fail",
     share_model: bool = False,
-    tally_folder: str | None = None,
+    here: LocalWorkers | None = None,
 ) -> beam.PCollection[Entry]:
     """The graph: does the open units of a plan. Its size does not depend on the corpus.
 
     Args:
-        tally_folder: where the workers count what `Progress` tells; they must be on this machine.
+        here: the workers, where all of them are on this machine.
     """
     return (
         pipeline
-        | "Name the output folder" >> beam.Create([options.output], reshuffle=False)
-        | "List open units" >> beam.ParDo(ListOpenUnits(options, on_change))
-        | "Spread over workers" >> beam.Reshuffle()
+        | "Open units" >> OpenUnits(options.output, partial(is_open, run=options, on_change=on_change), here)
         | "Take one by one" >> beam.Map(lambda reference: [reference])
-        | "Read units" >> RunInference(UnitHandler(options, share_model, tally_folder))
+        | "Read units" >> RunInference(UnitHandler(options, share_model, here))
         | "Publish units" >> beam.ParDo(PublishUnits(options))
     )
 
@@ -527,78 +406,27 @@ def run(options: TranscribeOptions, beam_flags: Sequence[str] = (), started_s: f
         TooManyFailures: stopped; what is done stays done.
         PagemillError: pages are missing in the books.
     """
-    started_s = time.monotonic() if started_s is None else started_s
-    prepare_output(options.output)
-    with locked(options.output):
-        ledger.forget_run(options.output)
-        planned = prepare(options)
-        ledger.forget_other_runs(options.output, planned.options.run)
-        record: dict[str, Any] = {"run": planned.options.run, "started": now(), "options": _plain(options)}
-        record |= {"model": planned.options.model, "configuration": planned.options.configuration}
-        record |= {"code_version": planned.options.code_version}
-        _write_record(options.output, record)
-        ready_s, ready_cpu_s = time.monotonic(), cpu_seconds()
-        if planned.open_units:
-            _run_pipeline(options, planned, PipelineOptions(list(beam_flags)))
-        report = reconcile(options.output)
-        write_lists(options.output, report)
-        record |= {
-            "ended": now(),
-            "vanished": list(planned.vanished),
-            "start_s": round(ready_s - started_s, 3),
-            "wall_s": round(time.monotonic() - ready_s, 3),
-            "cpu_s": round(cpu_seconds() - ready_cpu_s, 3),
-            "counts": asdict(report.counts),
-        }
-        _write_record(options.output, record)
-    report.check()
-    return replace(report, run=record)
+    try:
+        return do_run(
+            options.output,
+            partial(prepare, options),
+            partial(_told, options),
+            lambda pipeline, run, here: build(pipeline, run, options.on_change, options.share_model, here),
+            write_lists,
+            beam_flags,
+            started_s,
+        )
+    finally:
+        close_idle_workers()
+
+
+def _told(options: TranscribeOptions, run: RunOptions) -> dict[str, Any]:
+    """What the record of a run says of it."""
+    return {"options": _plain(options), **run.identity}
 
 
 def _plain(options: TranscribeOptions) -> dict[str, Any]:
     return {name: value for name, value in asdict(replace(options, load=load_reader)).items() if name != "load"}
-
-
-def _write_record(output: str, record: Mapping[str, Any]) -> None:
-    try:
-        write_atomically(output, f"{RUNS}/{record['run']}.json", json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise cannot_write(output, error) from error
-
-
-def _run_pipeline(options: TranscribeOptions, planned: Planned, pipeline_options: PipelineOptions) -> None:
-    pipeline_options = with_local_runner(pipeline_options)
-    runs_here = pipeline_options.view_as(StandardOptions).runner == LOCAL_RUNNER
-    if not runs_here:
-        logging.getLogger("apache_beam").setLevel(logging.INFO)  # the job's name and state are all there is to see
-    tally_folder = Tally.make_folder() if runs_here and not is_remote(options.output) else None
-    try:
-        with _progress(tally_folder, planned) if tally_folder else nullcontext():
-            pipeline = beam.Pipeline(options=pipeline_options)
-            build(pipeline, planned.options, options.on_change, options.share_model, tally_folder)
-            pipeline.run().wait_until_finish()
-    finally:
-        close_idle_workers()
-        if tally_folder:
-            Tally.remove_folder(tally_folder)
-
-
-def _progress(tally_folder: str, planned: Planned) -> Progress:
-    run = planned.options
-    stop = partial(write_atomically, run.output, ledger.STOP, "too many dead letters\n")
-    max_dead = None if run.max_dead is None else run.max_dead - run.dead_before
-    return Progress(tally_folder, planned.open_files, sys.stderr, max_dead, stop)
-
-
-LOCAL_RUNNER = "FnApiRunner"
-
-
-def with_local_runner(options: PipelineOptions) -> PipelineOptions:
-    """Beam's DirectRunner picks its engine by what it can download; ours is always the one that comes with Beam."""
-    standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
-        standard.runner = LOCAL_RUNNER
-    return options
 
 
 def retry(options: TranscribeOptions, reasons: Sequence[str] = (), beam_flags: Sequence[str] = ()) -> Report:
@@ -619,11 +447,11 @@ def retry(options: TranscribeOptions, reasons: Sequence[str] = (), beam_flags: S
         if not units:
             raise NothingToDo(f"{options.output} has no such dead letter", "see `pagemill status`")
         files = sum(reference.files for reference in units)
-        _run_pipeline(
-            options,
-            Planned(run, before.files, len(before.references), files, len(units), ()),
-            PipelineOptions(list(beam_flags)),
-        )
+        planned = Planned(run, before.files, len(before.references), files, len(units))
+        try:
+            run_pipeline(planned, lambda pipeline, here: build(pipeline, run, here=here), beam_flags)
+        finally:
+            close_idle_workers()
         report = reconcile(options.output)
         write_lists(options.output, report)
     return report
@@ -675,7 +503,7 @@ def dry_run(options: TranscribeOptions) -> str:
     new = sources
     if report is not None:
         claim_output(options.output, options.inputs)
-        check_change(options, run, report.entries.values())
+        check_change(options.on_change, run, report.entries.values())
         new = unplanned(options.output, sources)[0]
     items = items_of(options, new)
     units = list(plan_units(items))

@@ -6,19 +6,17 @@ No Beam here. `stage_unit` may be broken off at any moment and begun again anywh
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ocr_model.errors import TooManyFailures, UnreadablePage
+from ocr_model.errors import UnreadablePage
 from pipelines import ledger
 from pipelines.clock import cpu_seconds, now
 from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
 from pipelines.isolation import IsolatedReader, WatchedReader
 from pipelines.ledger import DeadLetter
-from pipelines.outputs import Staging, cannot_write
 from pipelines.plan import Item, Unit
 from pipelines.read_pages import (
     DeadPage,
@@ -30,39 +28,33 @@ from pipelines.read_pages import (
     read_items,
 )
 from pipelines.routing import ReaderFactory, ReaderOfBundle, Readers, Routing, SecondOpinion, load_unchanged
+from pipelines.unit_runs import UnitRun, attempted, within_limit
 from pipelines.write_pages import WriteOptions, Written, write_outcomes
 
 
-@dataclass(frozen=True)
-class RunOptions:
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(UnitRun):
     """What the workers of a run are told.
 
     Attributes:
-        run: name of the run; it stays the same when a worker dies and the work goes on.
         digests: of the bundles.
-        model, configuration: digests of all that the outputs depend on, for the ledger.
-        max_attempts: at a unit in one run; after so many its pages become dead letters.
-        max_dead: dead letters that end the run, as far as one worker sees them; None: any number.
-        dead_before: dead letters of the units that were done before this run.
+        model: digest of all of them, for the ledger.
         watch: whether a reader that hangs kills its worker.
         retry: the run takes up dead letters of units that are done.
     """
 
-    output: str
-    run: str
     read: ReadOptions
     write: WriteOptions
     routing: Routing
     load: ReaderFactory
     digests: Mapping[str | None, str]
     model: str = ""
-    configuration: str = ""
-    code_version: str = ""
-    max_attempts: int = 3
-    max_dead: float | None = None
-    dead_before: int = 0
     watch: bool = False
     retry: Retry | None = None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"model": self.model, **super().identity}
 
 
 @dataclass(frozen=True)
@@ -143,29 +135,16 @@ def stage_unit(unit: Unit, worker: Worker) -> StagedUnit:
     if options.retry is not None:
         unit = narrowed(unit, filter(options.retry.takes, letters))
     started, began, cpu_began = now(), time.perf_counter(), cpu_seconds()
-    try:
-        attempt = ledger.begin_attempt(options.output, unit.name, options.run)
-    except OSError as error:
-        raise cannot_write(options.output, error) from error
-    below = f"{ledger.STAGING}/{unit.name}.{uuid.uuid4().hex[:12]}"
-    staging = Staging(options.output, below)
     observed = Observed()
-    try:
-        outcomes = _noted(_outcomes(unit, attempt, worker, observed), worker)
+    with attempted(unit.name, options) as attempt:
+        outcomes = within_limit(_outcomes(unit, attempt.number, worker, observed), worker)
         dead_before = frozenset((letter.path, letter.page) for letter in letters) if options.retry else None
-        written = write_outcomes(outcomes, staging, _name_of_shards(unit, options), options.write, dead_before)
-    except BaseException as error:
-        # This process lives, so the attempt is not one that killed its worker.
-        staging.discard()
-        ledger.withdraw_attempt(options.output, unit.name, options.run, attempt)
-        if isinstance(error, OSError):
-            raise cannot_write(options.output, error) from error
-        raise
+        written = write_outcomes(outcomes, attempt.staging, _name_of_shards(unit, options), options.write, dead_before)
     return StagedUnit(
         unit=unit.name,
-        attempt=attempt,
-        below=below,
-        written=_with_origin(written, unit.name, attempt, letters, options),
+        attempt=attempt.number,
+        below=attempt.staging.below,
+        written=_with_origin(written, unit.name, attempt.number, letters, options),
         milliseconds={stage: dict(counts) for stage, counts in observed.milliseconds.items()},
         models=dict(observed.readers),
         started=started,
@@ -256,15 +235,3 @@ def _quarantined(unit: Unit, attempts: int) -> Iterator[Outcome]:
     error = UnreadablePage(f"its unit has killed {attempts} workers", "quarantined")
     for item in unit.items:
         yield DeadPage(PageOfFile(item, 1, 1), DeadLetter.of(item.source.origin, None, "read", error))
-
-
-def _noted(outcomes: Iterable[Outcome], worker: Worker) -> Iterator[Outcome]:
-    """The outcomes, while the worker keeps an eye on the limit of failures and on the sign to stop."""
-    options = worker.options
-    for outcome in outcomes:
-        if isinstance(outcome, DeadPage):
-            worker.dead += 1 + len(outcome.of.item.copies)
-            if options.max_dead is not None and options.dead_before + worker.dead > options.max_dead:
-                raise TooManyFailures(f"over {options.max_dead:g} pages could not be read", ledger.AFTER_THE_LIMIT)
-        worker.on_outcome(outcome)
-        yield outcome

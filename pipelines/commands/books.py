@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from pipelines.commands.job_flags import DEAD_LETTERS_LEFT, GATE_FAILED, add_workers, run_units
 from pipelines.commands.transcribe import (
-    DEAD_LETTERS_LEFT,
     READING,
     add_log_argument,
     add_reading_arguments,
     check_reading,
     reading_arguments,
     reading_options,
-    with_workers,
 )
-from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
 
 STATUS_EXAMPLES = """examples:
   pagemill status out
@@ -38,7 +35,6 @@ VERIFY_EXAMPLES = """examples:
   pagemill verify out --reopen && pagemill transcribe scans/ --output out
 
 Exit code 5 if a file is missing or not what the ledger says."""
-GATE_FAILED = 5
 
 
 def add_status_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +73,7 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pagemill retry`."""
     parser.add_argument("output", metavar="DIR", help="the --output of a run")
     parser.add_argument("--reason", action="append", metavar="NAME", help="only dead letters of this reason")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    add_workers(parser)
     add_log_argument(parser)
     add_reading_arguments(parser)
     parser.set_defaults(**dict.fromkeys(READING))  # not said: as in the run that is taken up
@@ -85,22 +81,23 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
 
 def retry(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill retry`."""
-    supervised = os.environ.get(SUPERVISED_RUN, "")
     given = {name: value for name in READING if (value := getattr(arguments, name)) is not None}
-    check_reading(with_defaults(given))
-    beam_flags = with_workers(arguments.workers, ())
-    if not supervised:
-        return supervise(list(argv), arguments.output, arguments.workers, max_attempts=3)
-    die_with_parent()
-    end_with_workers()
-    from pipelines.report import report_text
-    from pipelines.transcribe import as_begun, retry
 
-    begun = as_begun(arguments.output)
-    read_as = reading_options(with_defaults(reading_arguments(begun) | given))
-    report = retry(replace(begun, run=supervised, watch=True, **read_as), arguments.reason or (), beam_flags)
-    print(report_text(report))
-    return DEAD_LETTERS_LEFT if report.counts.dead else 0
+    def check(_: argparse.Namespace) -> None:
+        check_reading(with_defaults(given))
+
+    def work(flags: list[str], run_name: str) -> int:
+        check(arguments)
+        from pipelines.report import report_text
+        from pipelines.transcribe import as_begun, retry
+
+        begun = as_begun(arguments.output)
+        read_as = reading_options(with_defaults(reading_arguments(begun) | given))
+        report = retry(replace(begun, run=run_name, watch=bool(run_name), **read_as), arguments.reason or (), flags)
+        print(report_text(report))
+        return DEAD_LETTERS_LEFT if report.counts.dead else 0
+
+    return run_units(arguments, (), argv, work, check, max_attempts=3)
 
 
 def with_defaults(given: Mapping[str, Any]) -> argparse.Namespace:

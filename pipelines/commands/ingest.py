@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ocr_model.errors import BadArgument
-from pipelines.commands.transcribe import DEAD_LETTERS_LEFT, is_local, with_workers
-from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
+from pipelines.commands.job_flags import (
+    DEAD_LETTERS_LEFT,
+    GATE_FAILED,
+    add_config,
+    add_decoding,
+    add_inputs,
+    add_run,
+    add_selection,
+    check_attempts,
+    check_decoding,
+    check_selection,
+    limits_of,
+    memory_bytes_of,
+    run_units,
+)
 
 if TYPE_CHECKING:
     from pipelines.ingest import IngestOptions
     from pipelines.statistics import Finding
 
-GATE_FAILED = 5
 _KINDS = {"page": ("page",), "line": ("line",), "both": ("page", "line")}
 _STARTED_S = time.monotonic()
 
@@ -36,12 +47,7 @@ by giving the same command again. All other flags go to Beam."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pagemill ingest`."""
-    parser.add_argument(
-        "inputs",
-        nargs="*",
-        metavar="INPUT",
-        help="file, folder, glob, zip, tar or manifest (CSV, JSONL), here or in a bucket",
-    )
+    add_inputs(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for records and books")
     parser.add_argument(
         "--kind", choices=tuple(_KINDS), default="both", help="which records are written (default both)"
@@ -61,12 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="an image without truth is a dead letter (default), a page record without lines, or passed over",
     )
-    parser.add_argument(
-        "--document",
-        choices=("file", "folder"),
-        default="file",
-        help="what a document is, where no manifest tells: a file (default), or all files of a folder",
-    )
+    add_selection(parser)
     parser.add_argument(
         "--document-pattern",
         default="",
@@ -97,47 +98,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-transform", action="store_true", help="records only: no alphabet, statistics and graph of features"
     )
-    parser.add_argument("--dpi", type=int, default=300, metavar="N", help="resolution of drawn PDF pages (default 300)")
-    parser.add_argument("--max-megapixels", type=float, default=120.0, metavar="N", help="larger pages are reduced")
-    parser.add_argument("--max-megabytes", type=float, default=512.0, metavar="N", help="of a file (default 512)")
-    parser.add_argument("--timeout-s", type=float, default=60.0, metavar="S", help="for decoding a page (default 60)")
-    parser.add_argument(
-        "--decoder-megabytes", type=float, default=2048.0, metavar="N", help="memory of the decoder (default 2048)"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N files")
-    parser.add_argument(
-        "--on-change",
-        choices=("fail", "resume", "restart"),
-        default="fail",
-        help="if DIR was begun with another configuration: fail, keep what is done, or do it again",
-    )
-    parser.add_argument("--max-failures", metavar="LIMIT", help="stop with exit code 4 when more pages fail (25, 1%%)")
-    parser.add_argument(
-        "--max-attempts", type=int, default=3, metavar="N", help="at a unit that kills its worker (default 3)"
-    )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    add_decoding(parser)
+    add_run(parser)
     parser.add_argument(
         "--resume", action="store_true", help="do only what is missing; that is so without it, too, this says it aloud"
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML with these flags; what is given here goes first")
+    add_config(parser)
 
 
 def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
-    """Runs `pagemill ingest`.
-
-    On this machine the work is done by a child process that is started again when it dies; `argv` is its command line.
-    """
-    if not arguments.inputs:
-        raise BadArgument("the following arguments are required: INPUT", "see pagemill ingest --help")
-    beam_flags = with_workers(arguments.workers, beam_flags)
-    supervised = os.environ.get(SUPERVISED_RUN, "")
-    if not supervised and is_local(beam_flags):
-        check(arguments)
-        return supervise(list(argv), arguments.output, arguments.workers, arguments.max_attempts)
-    if supervised:
-        die_with_parent()
-        end_with_workers()
-    return ingest(arguments, beam_flags, supervised)
+    """Runs `pagemill ingest`."""
+    check_selection(arguments, "ingest")
+    return run_units(arguments, beam_flags, argv, lambda flags, run: ingest(arguments, flags, run), check)
 
 
 def ingest(arguments: argparse.Namespace, beam_flags: Sequence[str] = (), run_name: str = "") -> int:
@@ -195,16 +167,11 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         BadArgument: a value that the flags' own types do not catch.
     """
-    if not 30 <= arguments.dpi <= 1200:
-        raise BadArgument(f"--dpi {arguments.dpi} is not between 30 and 1200")
-    for name in ("timeout_s", "max_megapixels", "max_megabytes", "decoder_megabytes"):
-        if not 0 < getattr(arguments, name) < 1e9:
-            raise BadArgument(f"--{name.replace('_', '-')} {getattr(arguments, name)} is not positive")
-    for name in ("line_height", "min_character_count", "max_attempts"):
+    check_decoding(arguments)
+    check_attempts(arguments)
+    for name in ("line_height", "min_character_count"):
         if getattr(arguments, name) < 1:
             raise BadArgument(f"--{name.replace('_', '-')} {getattr(arguments, name)} is not positive")
-    if arguments.limit is not None and arguments.limit < 1:
-        raise BadArgument(f"--limit {arguments.limit} is not positive")
     if share(arguments.validation, "--validation") + share(arguments.test, "--test") > 1:
         raise BadArgument(f"--validation {arguments.validation} and --test {arguments.test} are more than all")
     if arguments.previous and arguments.previous.rstrip("/") == arguments.output.rstrip("/"):
@@ -226,13 +193,11 @@ def options_of(arguments: argparse.Namespace, known: str, run_name: str = "") ->
     Raises:
         BadArgument: as `IngestOptions`.
     """
-    from ocr_model.images import Limits
     from ocr_model.preparation import parse_steps
     from pipelines.ingest import IngestOptions
     from pipelines.ingest_pages import IngestSettings
-    from pipelines.transcribe import FailureLimit
+    from pipelines.unit_runs import FailureLimit
 
-    max_pixels = round(arguments.max_megapixels * 1e6)
     settings = IngestSettings(
         kinds=_KINDS[arguments.kind],  # type: ignore[arg-type]
         steps=parse_steps(arguments.prepare),
@@ -241,14 +206,9 @@ def options_of(arguments: argparse.Namespace, known: str, run_name: str = "") ->
         validation_share=share(arguments.validation, "--validation"),
         test_share=share(arguments.test, "--test"),
         highest_line_px=arguments.line_height,
-        limits=Limits(
-            max_bytes=round(arguments.max_megabytes * 2**20),
-            max_pixels=max_pixels,
-            hard_max_pixels=4 * max_pixels,
-            pdf_dpi=arguments.dpi,
-        ),
+        limits=limits_of(arguments),
         timeout_s=arguments.timeout_s,
-        memory_bytes=round(arguments.decoder_megabytes * 2**20),
+        memory_bytes=memory_bytes_of(arguments),
         known=known,
     )
     return IngestOptions(

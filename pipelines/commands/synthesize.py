@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from ocr_model.errors import BadArgument
 from pipelines.commands.ingest import share
-from pipelines.commands.transcribe import DEAD_LETTERS_LEFT, is_local, with_workers
-from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
+from pipelines.commands.job_flags import DEAD_LETTERS_LEFT, add_config, add_run, run_units
 
 if TYPE_CHECKING:
     from pipelines.synthesize import SynthesisOptions
@@ -71,31 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validation", default="0%", metavar="SHARE", help="share of the shards (default 0%%)")
     parser.add_argument("--test", default="0%", metavar="SHARE", help="share of the shards (default 0%%)")
     parser.add_argument("--shard", type=int, metavar="N", help="lines (default 500) or pages (20) in a file")
-    parser.add_argument(
-        "--on-change",
-        choices=("fail", "resume", "restart"),
-        default="fail",
-        help="if DIR was begun with another configuration: fail, keep what is done, or do it again",
-    )
-    parser.add_argument(
-        "--max-attempts", type=int, default=3, metavar="N", help="at a shard that kills its worker (default 3)"
-    )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    add_run(parser, "shard", may_fail=False)
     parser.add_argument("--resume", action="store_true", help="do only what is missing, which is always so")
-    parser.add_argument("--config", metavar="FILE", help="YAML with these flags; what is given here goes first")
+    add_config(parser)
 
 
 def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill synthesize`, as `pagemill ingest` in a child process that is started again when it dies."""
-    options_of(arguments)
-    beam_flags = with_workers(arguments.workers, beam_flags)
-    supervised = os.environ.get(SUPERVISED_RUN, "")
-    if not supervised and is_local(beam_flags):
-        return supervise(list(argv), arguments.output, arguments.workers, arguments.max_attempts)
-    if supervised:
-        die_with_parent()
-        end_with_workers()
-    return synthesize(arguments, beam_flags, supervised)
+    return run_units(arguments, beam_flags, argv, lambda flags, run: synthesize(arguments, flags, run), options_of)
 
 
 def synthesize(arguments: argparse.Namespace, beam_flags: Sequence[str] = (), run_name: str = "") -> int:

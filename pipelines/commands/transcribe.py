@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -11,13 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_model.errors import BadArgument
 from pipelines import logs
-from pipelines.supervise import SUPERVISED_RUN, die_with_parent, end_with_workers, supervise
+from pipelines.commands.job_flags import (
+    DEAD_LETTERS_LEFT,
+    DECODING,
+    add_config,
+    add_decoding,
+    add_inputs,
+    add_run,
+    add_selection,
+    check_attempts,
+    check_decoding,
+    check_selection,
+    limits_of,
+    memory_bytes_of,
+    run_units,
+)
 
 if TYPE_CHECKING:
     from pipelines.transcribe import TranscribeOptions
 
 FORMATS = ("txt", "jsonl", "hocr", "alto", "page", "tsv", "pdf", "pdfa", "parquet", "overlay")
-DEAD_LETTERS_LEFT = 3
 _DRY_RUN_SAMPLE = 16  # files
 
 _STARTED_S = time.monotonic()
@@ -28,11 +40,7 @@ READING = (  # arguments of `add_reading_arguments`
     "second_model",
     "doubtful_below",
     "single_line",
-    "dpi",
-    "max_megapixels",
-    "max_megabytes",
-    "timeout_s",
-    "decoder_megabytes",
+    *DECODING,
 )
 
 EXAMPLES = """examples:
@@ -67,35 +75,12 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         help="mean confidence under which a page is listed in doubtful.jsonl and read by --second-model (default 0.85)",
     )
     parser.add_argument("--single-line", action="store_true", help="every image is one line of text")
-    parser.add_argument("--dpi", type=int, default=300, metavar="N", help="resolution of drawn PDF pages (default 300)")
-    parser.add_argument(
-        "--max-megapixels",
-        type=float,
-        default=120.0,
-        metavar="N",
-        help="larger pages are read at a reduced scale; over four times as much is refused (default 120)",
-    )
-    parser.add_argument("--max-megabytes", type=float, default=512.0, metavar="N", help="of a file (default 512)")
-    parser.add_argument(
-        "--timeout-s",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="for decoding a page, and for reading it (default 60)",
-    )
-    parser.add_argument(
-        "--decoder-megabytes", type=float, default=2048.0, metavar="N", help="memory of the decoder (default 2048)"
-    )
+    add_decoding(parser, "decoding a page, and for reading it")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pagemill transcribe`."""
-    parser.add_argument(
-        "inputs",
-        nargs="*",
-        metavar="INPUT",
-        help="file, folder, glob, zip, tar or manifest (CSV, JSONL), here or in a bucket",
-    )
+    add_inputs(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="results go to DIR/FORMAT/…")
     parser.add_argument(
         "--format",
@@ -104,12 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(FORMATS)}; may be given several times; default txt",
     )
     parser.add_argument("--per", choices=("document", "page"), default="document", help="a file a document or a page")
-    parser.add_argument(
-        "--document",
-        choices=("file", "folder"),
-        default="file",
-        help="what a document is, where no manifest tells: a file (default), or all files of a folder",
-    )
+    add_selection(parser)
     parser.add_argument(
         "--layout",
         choices=("files", "shards"),
@@ -118,31 +98,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_reading_arguments(parser)
     parser.add_argument("--page-range", metavar="A-B", help="only these pages of each file, such as 1-10 or 5-")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N files")
     parser.add_argument(
         "--duplicates",
         choices=("once", "each"),
         default="once",
         help="files with the same bytes are read once (default)",
     )
-    parser.add_argument(
-        "--on-change",
-        choices=("fail", "resume", "restart"),
-        default="fail",
-        help="if DIR was begun with another model or configuration: fail, keep what is done, or do it again",
-    )
-    parser.add_argument(
-        "--max-failures", metavar="LIMIT", help="stop with exit code 4 when more pages fail than N, or X%%"
-    )
-    parser.add_argument(
-        "--max-attempts", type=int, default=3, metavar="N", help="at a unit that kills its worker (default 3)"
-    )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    add_run(parser)
     parser.add_argument(
         "--share-model", action="store_true", help="one copy of the model for all processes of a machine, for GPUs"
     )
     parser.add_argument("--dry-run", action="store_true", help="list and plan, tell what would be done, do nothing")
-    parser.add_argument("--config", metavar="FILE", help="YAML with these flags; what is given here goes first")
+    add_config(parser)
     add_log_argument(parser)
 
 
@@ -157,55 +124,33 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
     On this machine the work is done by a child process that is started again when it dies; `argv` is its command line.
     """
     logs.choose([logs.FLAG] * arguments.json_logs)  # the file of flags may say so, too
-    if not arguments.inputs:
-        raise BadArgument("the following arguments are required: INPUT", "see pagemill transcribe --help")
-    beam_flags = with_workers(arguments.workers, beam_flags)
-    supervised = os.environ.get(SUPERVISED_RUN, "")
-    if not supervised and is_local(beam_flags) and not arguments.dry_run:
-        check(arguments)
-        return supervise(list(argv), arguments.output, arguments.workers, arguments.max_attempts)
-    if supervised:
-        die_with_parent()
-        end_with_workers()
-    from pipelines.report import report_text
-    from pipelines.transcribe import dry_run, run
-
-    options = options_of(arguments, supervised)
+    check_selection(arguments, "transcribe")
     if arguments.dry_run:
-        print(dry_run(options))
-        from pipelines.cost import load_machine
-        from pipelines.estimate import estimate
+        return dry_run(arguments)
+    return run_units(arguments, beam_flags, argv, lambda flags, run: transcribe(arguments, flags, run), check)
 
-        print(estimate(options, _DRY_RUN_SAMPLE, seed=1, machine=load_machine()).text(arguments.workers))
-        return 0
-    report = run(options, beam_flags, _STARTED_S)
+
+def dry_run(arguments: argparse.Namespace) -> int:
+    """Tells what would be done and what it would cost."""
+    from pipelines.cost import load_machine
+    from pipelines.estimate import estimate
+    from pipelines.transcribe import dry_run
+
+    options = options_of(arguments)
+    print(dry_run(options))
+    print(estimate(options, _DRY_RUN_SAMPLE, seed=1, machine=load_machine()).text(arguments.workers))
+    return 0
+
+
+def transcribe(arguments: argparse.Namespace, beam_flags: Sequence[str], run_name: str = "") -> int:
+    """Reads what is open in this process; returns the exit code."""
+    from pipelines import transcribe
+    from pipelines.report import report_text
+
+    options = options_of(arguments, run_name)
+    report = transcribe.run(options, beam_flags, _STARTED_S)
     print(report_text(report, options.formats))
     return DEAD_LETTERS_LEFT if report.counts.dead else 0
-
-
-def with_workers(workers: int, beam_flags: Sequence[str]) -> list[str]:
-    """Beam's flags for so many processes of the local runner.
-
-    Raises:
-        BadArgument: both ways of asking were used.
-    """
-    if workers < 1:
-        raise BadArgument(f"--workers {workers} is not positive")
-    if workers > 1 and any(flag.startswith("--direct_") for flag in beam_flags):
-        raise BadArgument("--workers and Beam's --direct_… both set the local workers", "take one of them")
-    own = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"] if workers > 1 else []
-    return [*beam_flags, *own]
-
-
-def is_local(beam_flags: Sequence[str]) -> bool:
-    """Whether the job runs on this machine's own runner.
-
-    >>> is_local([]), is_local(["--runner=DirectRunner"]), is_local(["--runner", "FlinkRunner"])
-    (True, True, False)
-    """
-    words = [part for flag in beam_flags for part in flag.split("=", 1)]
-    runner = words[words.index("--runner") + 1] if "--runner" in words[:-1] else ""
-    return runner in ("", "DirectRunner", "FnApiRunner")
 
 
 def formats_of(named: Sequence[str] | None) -> tuple[str, ...]:
@@ -264,11 +209,7 @@ def check_reading(arguments: argparse.Namespace) -> None:
     """
     for rule in arguments.route:
         route(rule)
-    if not 30 <= arguments.dpi <= 1200:
-        raise BadArgument(f"--dpi {arguments.dpi} is not between 30 and 1200")
-    for name in ("timeout_s", "max_megapixels", "max_megabytes", "decoder_megabytes"):
-        if not 0 < getattr(arguments, name) < 1e9:
-            raise BadArgument(f"--{name.replace('_', '-')} {getattr(arguments, name)} is not positive")
+    check_decoding(arguments)
     if not 0 <= arguments.doubtful_below <= 1:
         raise BadArgument(f"--doubtful-below {arguments.doubtful_below} is not between 0 and 1")
 
@@ -281,18 +222,13 @@ def check(arguments: argparse.Namespace) -> None:
     check_reading(arguments)
     formats_of(arguments.format)
     page_range(arguments.page_range)
-    if arguments.max_attempts < 1:
-        raise BadArgument(f"--max-attempts {arguments.max_attempts} is not positive")
-    if arguments.limit is not None and arguments.limit < 1:
-        raise BadArgument(f"--limit {arguments.limit} is not positive")
+    check_attempts(arguments)
 
 
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the flags of `add_reading_arguments` mean, as arguments of `TranscribeOptions`."""
-    from ocr_model.images import Limits
     from pipelines.routing import Routing
 
-    max_pixels = round(arguments.max_megapixels * 1e6)
     return {
         "routing": Routing(
             bundle=arguments.model,
@@ -301,14 +237,9 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
             second_below=arguments.doubtful_below,
         ),
         "single_line": arguments.single_line,
-        "limits": Limits(
-            max_bytes=round(arguments.max_megabytes * 2**20),
-            max_pixels=max_pixels,
-            hard_max_pixels=4 * max_pixels,
-            pdf_dpi=arguments.dpi,
-        ),
+        "limits": limits_of(arguments),
         "timeout_s": arguments.timeout_s,
-        "memory_bytes": round(arguments.decoder_megabytes * 2**20),
+        "memory_bytes": memory_bytes_of(arguments),
         "doubtful_below": arguments.doubtful_below,
     }
 
@@ -330,16 +261,17 @@ def reading_arguments(options: TranscribeOptions) -> dict[str, Any]:
     }
 
 
-def options_of(arguments: argparse.Namespace, supervised: str = "") -> TranscribeOptions:
+def options_of(arguments: argparse.Namespace, run_name: str = "") -> TranscribeOptions:
     """The options that the flags mean.
 
     Args:
-        supervised: name of the run, where this process is started again when it dies.
+        run_name: where this process is started again when it dies.
 
     Raises:
         BadArgument: as `check`.
     """
-    from pipelines.transcribe import FailureLimit, TranscribeOptions
+    from pipelines.transcribe import TranscribeOptions
+    from pipelines.unit_runs import FailureLimit
 
     check(arguments)
     first, last = page_range(arguments.page_range)
@@ -358,7 +290,7 @@ def options_of(arguments: argparse.Namespace, supervised: str = "") -> Transcrib
         max_failures=FailureLimit.parse(arguments.max_failures) if arguments.max_failures else None,
         max_attempts=arguments.max_attempts,
         share_model=arguments.share_model,
-        run=supervised,
-        watch=bool(supervised),
+        run=run_name,
+        watch=bool(run_name),
         **reading_options(arguments),
     )

@@ -1,6 +1,7 @@
 """The figures of `pagemill transcribe` at scale; each is made by a command of its own.
 
-    python -m tests.figures.transcribe overhead             pipeline against a plain loop, in CPU seconds; two workers
+    python -m tests.figures.transcribe overhead             pipeline against a plain loop, in CPU seconds
+    python -m tests.figures.transcribe workers              pages a second of two workers against one
     python -m tests.figures.transcribe memory --pages 20000 resident memory over a long run of small pages
     python -m tests.figures.transcribe kill --rounds 20     kill -9 at random moments, then the same outputs
     python -m tests.figures.transcribe identical            the same pages alone, among others, with two workers
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,19 +46,27 @@ def command(*argv: str) -> list[str]:
     return [sys.executable, "-m", "pipelines.cli", *argv]
 
 
-def cpu_of(argv: Sequence[str]) -> tuple[float, float]:
+def cpu_of(argv: Sequence[str], threads: int | None = None) -> tuple[float, float]:
     """CPU and wall seconds of a command with all that it starts.
+
+    Args:
+        threads: that TensorFlow may compute with in each process; None is what the command chooses.
 
     Raises:
         RuntimeError: it failed; exit code 3 (dead letters) is no failure.
     """
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=_environment(threads))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode not in (0, 3):
         raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-2000:]}")
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return cpu_s, time.monotonic() - began
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    held = {} if threads is None else dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), str(threads))
+    return {**os.environ, **held}
 
 
 def scans_of(folder: Path) -> list[Path]:
@@ -101,52 +110,58 @@ print(pages)
 
 
 def overhead(arguments: argparse.Namespace) -> dict[str, object]:
-    """CPU seconds of the pipeline against those of a loop over `Reader.read`, start-up taken off by a short run; and
-    pages a second of two workers against one, beside what two loops at a time give on this machine."""
+    """CPU seconds of the pipeline against those of a loop over `Reader.read`, start-up taken off by a short run."""
     with workplace() as place:
         short = make_corpus(place / "short", arguments.scans, WARM_PAGES)
         long = make_corpus(place / "long", arguments.scans, WARM_PAGES + arguments.files)
-
-        def loop(folder: Path) -> list[str]:
-            return [sys.executable, "-c", LOOP, *map(str, scans_of(folder))]
-
-        def pipeline(folder: Path, *flags: str) -> list[str]:
-            out = tempfile.mkdtemp(dir=place)
-            return command("transcribe", str(folder), "--output", out, "--duplicates", "each", *flags)
-
-        def difference(make: Callable[[Path], list[str]]) -> tuple[float, float]:
-            few, many = cpu_of(make(short)), cpu_of(make(long))
-            return many[0] - few[0], many[1] - few[1]
-
         loops, pipelines = [], []
         for _ in range(arguments.repeats):
-            loops.append(difference(loop))
-            pipelines.append(difference(pipeline))
-        two = difference(lambda folder: pipeline(folder, "--workers", "2"))
-        both = _two_loops(loop(short), loop(long))
-    loop_cpu, loop_wall = np.median(np.array(loops), axis=0)
-    pipe_cpu, pipe_wall = np.median(np.array(pipelines), axis=0)
+            loops.append(_cpu_between(_loop(short), _loop(long)))
+            pipelines.append(_cpu_between(_pipeline(place, short), _pipeline(place, long)))
+    loop_cpu, pipe_cpu = float(np.median(loops)), float(np.median(pipelines))
     return {
         "files": arguments.files,
-        "cpu_s_loop": round(float(loop_cpu), 2),
-        "cpu_s_pipeline": round(float(pipe_cpu), 2),
-        "overhead": round(float(pipe_cpu / loop_cpu) - 1, 3),
-        "two_workers_against_one": round(float(pipe_wall) / two[1], 2),
-        "two_loops_against_one": round(2 * float(loop_wall) / both, 2),
+        "cpu_s_loop": round(loop_cpu, 2),
+        "cpu_s_pipeline": round(pipe_cpu, 2),
+        "overhead": round(pipe_cpu / loop_cpu - 1, 3),
     }
 
 
-def _two_loops(short: list[str], long: list[str]) -> float:
-    """Wall seconds that two loops at a time need, start-up taken off: each does all files."""
-    spans = []
-    threads = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    for argv in (short, long):
-        began = time.monotonic()
-        running = [subprocess.Popen(argv, cwd=ROOT, env=threads, stdout=subprocess.DEVNULL) for _ in range(2)]
-        for process in running:
-            process.wait()
-        spans.append(time.monotonic() - began)
-    return spans[1] - spans[0]
+def _loop(folder: Path) -> list[str]:
+    return [sys.executable, "-c", LOOP, *map(str, scans_of(folder))]
+
+
+def _pipeline(place: Path, folder: Path, *flags: str) -> list[str]:
+    out = tempfile.mkdtemp(dir=place)
+    return command("transcribe", str(folder), "--output", out, "--duplicates", "each", *flags)
+
+
+def _cpu_between(short: Sequence[str], long: Sequence[str]) -> float:
+    few, many = cpu_of(short), cpu_of(long)
+    return many[0] - few[0]
+
+
+def workers(arguments: argparse.Namespace) -> dict[str, object]:
+    """Pages a second of two workers against one, start-up taken off by a short run; the one as it comes, and held to
+    one thread of TensorFlow, as each of the two is. The repeats take turns."""
+    with workplace() as place:
+        short = make_corpus(place / "short", arguments.scans, WARM_PAGES)
+        long = make_corpus(place / "long", arguments.scans, WARM_PAGES + arguments.files)
+        ways: dict[str, tuple[int, int | None]] = {"one": (1, None), "one_thread": (1, 1), "two": (2, None)}
+        spans: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        for _ in range(arguments.repeats):
+            for name, (count, threads) in ways.items():
+                flags = ("--workers", str(count))
+                few, many = (cpu_of(_pipeline(place, folder, *flags), threads) for folder in (short, long))
+                spans[name].append((many[0] - few[0], many[1] - few[1]))
+    cpu_s, wall_s = ({name: float(np.median(np.array(found)[:, i])) for name, found in spans.items()} for i in (0, 1))
+    return {
+        "files": arguments.files,
+        "wall_s": {name: round(value, 1) for name, value in wall_s.items()},
+        "cpu_s": {name: round(value, 1) for name, value in cpu_s.items()},
+        "two_against_one": round(wall_s["one"] / wall_s["two"], 2),
+        "two_against_one_thread": round(wall_s["one_thread"] / wall_s["two"], 2),
+    }
 
 
 def memory(arguments: argparse.Namespace) -> dict[str, object]:
@@ -410,6 +425,7 @@ def main() -> None:
     figures = parser.add_subparsers(dest="figure", required=True)
     for function, numbers in (
         (overhead, {"files": 300, "repeats": 3}),
+        (workers, {"files": 208, "repeats": 1}),
         (memory, {"pages": 20_000}),
         (kill, {"rounds": 20, "files": 60, "seed": 1}),
         (identical, {"files": 64, "alone": 8}),

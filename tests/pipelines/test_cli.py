@@ -69,10 +69,8 @@ def test_wrong_arguments_are_told(argv: list[str], message: str) -> None:
 def unsupervised(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work is done in this process, where a test can put something in the place of the model."""
     monkeypatch.setenv(SUPERVISED_RUN, "test")
-    monkeypatch.setattr("pipelines.commands.transcribe.die_with_parent", lambda: None)
-    monkeypatch.setattr("pipelines.commands.books.die_with_parent", lambda: None)
-    for command in ("books", "transcribe"):
-        monkeypatch.setattr(f"pipelines.commands.{command}.end_with_workers", lambda: None)
+    for name in ("die_with_parent", "end_with_workers"):
+        monkeypatch.setattr(f"pipelines.supervise.{name}", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +158,7 @@ def test_failure_limit_ends_with_code_4_and_keeps_what_is_done(
     monkeypatch.setattr("ocr_model.reader.Reader.load", SizeReader)
     argv = ["transcribe", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--duplicates", "each"]
     code, _, err = pagemill(capsys, *argv, "--max-failures", "5%")
-    assert code == 4 and err.startswith("pagemill: over 1 pages could not be read (see the dead letters")
+    assert code == 4 and err.startswith("pagemill: over 1 pages failed (see the dead letters")
     assert pagemill(capsys, *argv)[0] == DEAD_LETTERS_LEFT
     assert len(list((tmp_path / "out/txt").iterdir())) == 18
 

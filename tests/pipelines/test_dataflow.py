@@ -97,5 +97,5 @@ def test_job_that_is_sent_to_dataflow(bucket: str, dataflow: str, tmp_path: Path
     with FileSystems.open(staged.path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
         graph = beam_runner_api_pb2.Pipeline.FromString(stream.read())
     names = {transform.unique_name for transform in graph.components.transforms.values()}
-    assert {"List open units", "Spread over workers", "Read units", "Publish units"} <= names
+    assert {"Open units/List open units", "Open units/Spread over workers", "Read units", "Publish units"} <= names
     assert str(bucket) in repr(graph) and "scans/0.png" not in repr(graph)  # the files are no part of it

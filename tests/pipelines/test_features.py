@@ -13,6 +13,7 @@ from ocr_model.record_files import load_manifest
 from pipelines import features
 from pipelines.cli import _Parser
 from pipelines.commands import ingest
+from pipelines.commands.job_flags import with_workers
 from pipelines.features import FeatureOptions, apply_graph, base_alphabet, continued, make_features
 from pipelines.report import reconcile
 from tests.pipelines.corpora import corpus_of, lines_json, page_image, put
@@ -29,7 +30,7 @@ def command(*words: str) -> int:
     parser = _Parser(prog="pagemill ingest", allow_abbrev=False)
     ingest.add_arguments(parser)
     arguments = parser.parse_args(list(words))
-    return ingest.ingest(arguments, ingest.with_workers(arguments.workers, []))
+    return ingest.ingest(arguments, with_workers(arguments.workers, []))
 
 
 def files() -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from pipelines.ingest_pages import IngestSettings
 from pipelines.plan import read_references
 from pipelines.records_job import manifest_of, write_manifest
 from pipelines.report import Report
-from pipelines.transcribe import FailureLimit
+from pipelines.unit_runs import FailureLimit
 from pipelines.verify import verify_output
 from tests import mutations, scans
 from tests.pipelines import corpora

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_model.errors import BadInput, BadModel, UnreadablePage
@@ -75,6 +75,7 @@ LETTERS = st.builds(
 DOUBTFUL = st.builds(DoubtfulPage, TEXTS, COUNTS, TEXTS, st.floats(0, 1))
 
 
+@settings(deadline=None)  # it writes files, on disks that others use
 @given(st.lists(LETTERS, max_size=3), st.lists(DOUBTFUL, max_size=3))
 def test_any_list_is_read_back(letters: list[DeadLetter], doubtful: list[DoubtfulPage]) -> None:
     from tempfile import TemporaryDirectory

@@ -84,15 +84,34 @@ def test_units_hold_every_item_once_and_cut_no_document(sizes: list[int], names:
     assert units == list(plan_units(items, max_bytes=100))
 
 
-def test_units_keep_to_the_number_of_files() -> None:
-    units = list(plan_units(items_of(*[1] * 1000)))
-    assert {unit.files for unit in units[:-1]} == {62}
-    assert [unit.name[:7] for unit in plan_units(items_of(*[1] * 33), first=7)] == ["000007-", "000008-", "000009-"]
+def sizes(items: list[Item], **changes: Any) -> list[int]:
+    return [unit.files for unit in plan_units(items, **changes)]
+
+
+@pytest.mark.parametrize("files", [1, 8, 9, 50, 208, 1000, 5000])
+def test_units_get_smaller_until_the_last_ones_hold_a_few_files(files: int) -> None:
+    found = sizes(items_of(*[1] * files))
+    assert sum(found) == files and len(found) == plan.unit_count(files)
+    assert found == sorted(found, reverse=True) and found[-1] <= 8
+    left = files
+    for size in found:  # whoever takes a unit leaves fifteen like it, or they are as small as they get
+        assert size <= max(8, min(200, left / 16))
+        left -= size
+
+
+def test_units_of_large_files_get_smaller_too() -> None:
+    mebibytes = 2**20
+    found = sizes(items_of(*[50 * mebibytes] * 160))
+    assert (found[0], found[-1]) == (10, 1) and found == sorted(found, reverse=True)
 
 
 def test_copies_count_as_files_of_a_unit() -> None:
-    items = [Item(item.source, (item.source,) * 9) for item in items_of(*[1] * 8)]
-    assert [unit.files for unit in plan_units(items)] == [10] * 8
+    items = [Item(item.source, (item.source,) * 6) for item in items_of(*[1] * 8)]
+    assert sizes(items) == [7] * 8
+
+
+def test_later_units_are_numbered_on() -> None:
+    assert [unit.name[:7] for unit in plan_units(items_of(*[1] * 17), first=7)] == ["000007-", "000008-", "000009-"]
 
 
 def test_name_of_a_unit_changes_with_its_files_and_not_with_their_stems() -> None:
@@ -271,6 +290,18 @@ def test_only_new_files_are_unplanned_and_vanished_ones_are_named(tmp_path: Path
     new, vanished = unplanned(str(tmp_path), sources_of("b", "d"))
     assert ([s.stem for s in new], vanished) == (["d"], ["/in/a.png", "/in/c.png"])
     assert unplanned(str(tmp_path), sources_of("a", "b", "c")) == ([], [])
+
+
+def test_plan_with_units_of_other_sizes_stays_and_new_files_get_units_of_their_own(tmp_path: Path) -> None:
+    """As an older version has written it: units of one size."""
+    items = [Item(source) for source in sources_of(*(f"{n:03}" for n in range(70)))]
+    older = [plan._unit(n, items[start : start + 32]) for n, start in enumerate((0, 32), 1)]
+    write_plan(str(tmp_path), older)
+    new, vanished = unplanned(str(tmp_path), [item.source for item in items])
+    assert (len(new), vanished) == (6, [])
+    written(tmp_path, [Item(source) for source in new], first=3)
+    assert [reference.files for reference in read_references(str(tmp_path))] == [32, 32, 6]
+    assert list(read_units(str(tmp_path)))[:2] == older
 
 
 def test_everything_is_unplanned_at_first(tmp_path: Path) -> None:

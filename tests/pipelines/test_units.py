@@ -148,7 +148,7 @@ def test_full_disk_ends_the_run_and_the_unit_is_open(
     plan(str(tmp_path), put(tmp_path, {"a.png": png(20, 20)}))
     options = run_options(str(tmp_path))
     with monkeypatch.context() as patched:
-        patched.setattr("pipelines.units.Staging", FullDisk)
+        patched.setattr("pipelines.unit_runs.Staging", FullDisk)
         with pytest.raises(BadInput, match=r"cannot write to .*: No space left on device"):
             do_units(options, shared_decoder)
     assert left_over(tmp_path) == [] and reconcile(options.output).open_units == 1

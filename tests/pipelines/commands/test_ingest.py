@@ -23,7 +23,7 @@ def unsupervised(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work is done in this process."""
     monkeypatch.setenv(SUPERVISED_RUN, "test")
     for name in ("die_with_parent", "end_with_workers"):
-        monkeypatch.setattr(f"pipelines.commands.ingest.{name}", lambda: None)
+        monkeypatch.setattr(f"pipelines.supervise.{name}", lambda: None)
 
 
 def pagemill(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
@@ -99,16 +99,14 @@ def test_failure_limit_ends_with_code_4_and_leaves_no_manifest(
 ) -> None:
     put(tmp_path / "in", {**corpus_of(30), **{f"bare{n}.png": page_image(100 + n) for n in range(2)}})
     code, _, err = ingest(capsys, tmp_path, "--max-failures", "1%")
-    assert code == 4 and err.startswith("pagemill: over 0.32 pages became no records")
+    assert code == 4 and err.startswith("pagemill: over 0.32 pages failed")
     assert not (tmp_path / "out" / MANIFEST).exists()
     assert ingest(capsys, tmp_path, "--max-failures", "10%", "--resume")[0] == 3
 
 
 def test_books_of_records_are_told_and_retry_says_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipelines.commands.books.die_with_parent", lambda: None)
-    monkeypatch.setattr("pipelines.commands.books.end_with_workers", lambda: None)
     put(tmp_path / "in", {**corpus_of(1), "bare.png": page_image(7)})
     ingest(capsys, tmp_path)
     assert "2 files = 2 done + 0 open" in pagemill(capsys, "status", tmp_path / "out")[1]
