@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 
 from pipelines import ledger
 from pipelines.ledger import Entry
 from pipelines.plan import UnitReference, read_references
+from pipelines.supervise import end_with
 
 IsOpen = Callable[[Entry | None], bool]
 
@@ -27,10 +28,12 @@ class LocalWorkers:
     Attributes:
         count: how many there are.
         folder: of this run and machine, where they tell each other and the launcher what they do.
+        job: number of the process that Beam runs in; they end with it.
     """
 
     count: int
     folder: str
+    job: int = field(default_factory=os.getpid)
 
     def take(self, unit: str) -> bool:
         """Whether the unit is the caller's; it is nobody else's then."""
@@ -81,6 +84,7 @@ def open_units(output: str, is_open: IsOpen) -> Iterator[UnitReference]:
 
 def take_units(output: str, is_open: IsOpen, here: LocalWorkers) -> Iterator[UnitReference]:
     """The open units that no other worker of this machine has taken, one whenever the caller is ready for it."""
+    end_with(here.job)
     for reference in longest_first(list(open_units(output, is_open))):
         if here.take(reference.name):
             yield reference

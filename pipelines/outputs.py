@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pipelines.streams import create_remote, is_remote, matching_files, open_fil
 
 PARTIAL = "ledger/partial"
 LOCK = "ledger/lock"
+_DYING_S = 5.0  # a run that was killed may hold the lock for so long: its processes take a moment to go
 
 # What a file's name can be to blame for. Any other failure to write concerns the whole run.
 _NAME_ERRORS = frozenset(
@@ -84,7 +86,7 @@ def locked(folder: str) -> Iterator[None]:
     """Keeps other runs of this machine from the folder. The lock ends with the process, however that ends.
 
     Raises:
-        BadInput: another run holds it.
+        BadInput: another run holds it, and goes on doing so; or the file system has no locks.
     """
     if is_remote(folder):
         yield
@@ -92,11 +94,22 @@ def locked(folder: str) -> Iterator[None]:
     path = join(folder, LOCK)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BadInput(f"another run is writing to {folder}", "wait for it, or choose another --output") from error
+        deadline = time.monotonic() + _DYING_S
+        while not _taken(lock):
+            if time.monotonic() > deadline:
+                raise BadInput(f"another run is writing to {folder}", "wait for it, or choose another --output")
+            time.sleep(0.05)
         yield
+
+
+def _taken(lock: BinaryIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise BadInput(f"cannot lock {lock.name}: {error.strerror}", "choose an --output on another disk") from error
+    return True
 
 
 def join(folder: str, relative: str) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from types import FrameType
 from pipelines import logs
 
 SUPERVISED_RUN = "PAGEMILL_SUPERVISED_RUN"  # set for the child: the name of the run
+LAUNCHER = "PAGEMILL_LAUNCHER"  # and the number of this process
 WORKER_LOST = 75  # the child ends so when one of its own workers has died
 _PR_SET_PDEATHSIG = 1
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
@@ -101,7 +103,8 @@ def _environment(run: str, workers: int) -> dict[str, str]:
     paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     shares = dict.fromkeys(_THREADS, threads) if workers > 1 else {}
-    return {**shares, **os.environ, SUPERVISED_RUN: run, "PYTHONPATH": os.pathsep.join(paths)}
+    own = {SUPERVISED_RUN: run, LAUNCHER: str(os.getpid()), "PYTHONPATH": os.pathsep.join(paths)}
+    return {**shares, **os.environ, **own}
 
 
 def _done(output: str) -> object:
@@ -148,6 +151,33 @@ def name_of_run() -> str:
 
 
 def die_with_parent() -> None:
-    """This process is killed when its parent is gone (Linux): nobody would take care of it any more."""
+    """This process is killed when its launcher is gone (Linux): nobody would take care of it any more."""
     with contextlib.suppress(OSError, AttributeError):  # elsewhere it lives on and finishes
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):  # it went before we could ask for that
+        os._exit(WORKER_LOST)
+
+
+_ends_with: set[int] = set()
+
+
+def end_with(process: int) -> None:
+    """This process ends as soon as another one, which need not be its parent, is gone (Linux).
+
+    Beam's workers notice that their job is dead when they have something to tell it; a page that hangs tells nothing.
+    """
+    if process in (os.getpid(), *_ends_with):
+        return
+    _ends_with.add(process)
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        os._exit(WORKER_LOST)
+    except (OSError, AttributeError):  # elsewhere it lives on until it notices
+        return
+    threading.Thread(target=_end_when_readable, args=(descriptor,), name="end with the job", daemon=True).start()
+
+
+def _end_when_readable(descriptor: int) -> None:
+    select.select([descriptor], [], [])
+    os._exit(WORKER_LOST)

@@ -2,9 +2,11 @@ import errno
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,13 +184,32 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_second_run_is_refused_until_the_first_is_killed(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_second_run_is_refused_until_the_first_is_killed(
+    tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "_DYING_S", 0.1)
     with pytest.raises(BadInput, match="another run is writing to"), locked(str(tmp_path)):
         pass
     holder.kill()
     holder.wait()
     with locked(str(tmp_path)):
         assert files(tmp_path) == [LOCK]
+
+
+def test_run_that_is_dying_is_waited_for(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    dies = threading.Timer(0.3, holder.kill)
+    dies.start()
+    with locked(str(tmp_path)):
+        assert holder.wait() == -signal.SIGKILL
+
+
+def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("pipelines.outputs.fcntl.flock", none)
+    with pytest.raises(BadInput, match=r"cannot lock .*: No locks available"), locked(str(tmp_path)):
+        pass
 
 
 def test_lock_ends_with_the_run_and_is_one_per_folder(tmp_path: Path) -> None:

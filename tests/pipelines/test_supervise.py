@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.outputs import locked
 from pipelines.report import reconcile
-from pipelines.supervise import SUPERVISED_RUN, supervise
+from pipelines.supervise import SUPERVISED_RUN, WORKER_LOST, supervise
 from tests import scans
 
 ROOT = Path(__file__).parents[2]
@@ -100,10 +101,10 @@ def test_exit_code_of_the_child_is_handed_on(tmp_path: Path) -> None:
     assert supervise([], str(tmp_path), 1, 3, [sys.executable, "-c", "raise SystemExit(6)"]) == 6
 
 
-def launched(tmp_path: Path, before: str = "pass") -> tuple[subprocess.Popen[str], Path]:
+def launched(tmp_path: Path, before: str = "pass", workers: int = 1) -> tuple[subprocess.Popen[str], Path]:
     """A launcher whose job is stuck in its first page, and the folder of attempts; `before` is run in it first."""
-    argv = put(tmp_path, [20])
-    call = f"supervise({argv!r}, {argv[3]!r}, 1, 3, {child(tmp_path, 'StuckReader')!r})"
+    argv = [*put(tmp_path, [20]), "--workers", str(workers)]
+    call = f"supervise({argv!r}, {argv[3]!r}, {workers}, 3, {child(tmp_path, 'StuckReader')!r})"
     code = f"import signal, sys; from pipelines.supervise import supervise; {before}; sys.exit({call})"
     launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     attempts = tmp_path / "out/ledger/attempts"
@@ -130,16 +131,43 @@ def test_child_that_is_interrupted_before_it_can_heed_it_is_not_started_again(tm
     assert "KeyboardInterrupt" in done.stderr and "started again" not in done.stderr
 
 
-def test_job_does_not_outlive_its_launcher(tmp_path: Path) -> None:
-    launcher, attempts = launched(tmp_path)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_job_does_not_outlive_its_launcher_and_lets_go_of_the_folder(tmp_path: Path, workers: int) -> None:
+    launcher, attempts = launched(tmp_path, workers=workers)
     (marker,) = attempts.iterdir()
     worker = int(json.loads(marker.read_text())["worker"].rpartition(":")[2])
     launcher.kill()
     launcher.communicate()
+    with locked(str(tmp_path / "out")):  # waits some seconds at most
+        pass
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and _is_alive(worker):
         time.sleep(0.05)
     assert not _is_alive(worker)
+
+
+def python(code: str, *argv: str, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code, *argv], cwd=ROOT, env={**os.environ, **environment})
+
+
+def test_child_whose_launcher_is_gone_before_it_begins_does_nothing() -> None:
+    code = "from pipelines.supervise import name_of_run; name_of_run(); raise SystemExit(0)"
+    late = python(code, PAGEMILL_SUPERVISED_RUN="run", PAGEMILL_LAUNCHER="1")
+    assert late.wait(60) == WORKER_LOST
+    in_time = python(code, PAGEMILL_SUPERVISED_RUN="run", PAGEMILL_LAUNCHER=str(os.getpid()))
+    assert in_time.wait(60) == 0
+
+
+def test_process_that_ends_with_another_one_does_so_whatever_it_is_at() -> None:
+    job = python("import time; time.sleep(60)")
+    code = "import sys, time; from pipelines.supervise import end_with; end_with(int(sys.argv[1])); time.sleep(60)"
+    worker = python(code, str(job.pid))
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(2)
+    job.kill()
+    job.wait()
+    assert worker.wait(30) == WORKER_LOST
+    assert python(code, str(job.pid)).wait(30) == WORKER_LOST  # it had gone before
 
 
 def _is_alive(pid: int) -> bool:
