@@ -142,14 +142,16 @@ def _entry(staged: StagedUnit, options: RunOptions, retried: Entry | None, lists
         cpu_s=round(staged.cpu_s, 3),
         worker=ledger.worker_name(),
         models=staged.models,
+        code=options.code,
     )
     if retried is None:
         return entry
-    # The unit stays one of the model and configuration that most of it was read with.
+    # The unit stays one of the model, configuration and code that most of it was read with.
     return replace(
         entry,
         model=retried.model,
         configuration=retried.configuration,
+        code=retried.code,
         wall_s=round(retried.wall_s + entry.wall_s, 3),
         cpu_s=round(retried.cpu_s + entry.cpu_s, 3),
         models=dict(durations.total([retried.models, entry.models])),

@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -141,12 +142,15 @@ def _sendable(error: Exception) -> Exception:
 class WatchedReader:
     """A reader whose calls must end in time, or this process is killed; what restarts it reads in isolation then.
 
+    A call has the time that its pages usually take, thrice, and one page's limit: more than one that hangs is rare.
+
     Args:
-        timeout_s: for each page of a call.
+        timeout_s: for a page.
     """
 
     def __init__(self, reader: PageReader, timeout_s: float) -> None:
         self._reader, self._timeout_s = reader, timeout_s
+        self._pages, self._took_s = 0, 0.0  # of the calls that are over
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -160,16 +164,26 @@ class WatchedReader:
         with self._in_time(len(images)):
             return self._reader.read_single_lines(images)
 
+    def limit_s(self, pages: int) -> float:
+        """For a call with so many pages. At first nothing is known, and each has its whole limit."""
+        most_s = self._timeout_s * pages
+        if not self._pages:
+            return most_s
+        return min(most_s, self._timeout_s + 3 * self._took_s / self._pages * pages)
+
     @contextmanager
     def _in_time(self, pages: int) -> Iterator[None]:
-        timer = threading.Timer(self._timeout_s * pages, self._kill)
+        limit_s = self.limit_s(pages)
+        timer = threading.Timer(limit_s, self._kill, (limit_s, pages))
         timer.daemon = True
+        began = time.monotonic()
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
+        self._pages, self._took_s = self._pages + pages, self._took_s + time.monotonic() - began
 
-    def _kill(self) -> None:
-        logging.critical("a page took over %g s: the worker ends, and its unit is tried again", self._timeout_s)
+    def _kill(self, limit_s: float, pages: int) -> None:
+        logging.critical("%d pages took over %g s: the worker ends, and its unit is tried again", pages, limit_s)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -146,7 +146,7 @@ class Entry:
         attempt: which of its run, from 1.
         failures: dead letters by reason.
         milliseconds: by stage, `pipelines.durations` of a page.
-        model, configuration: digests; see `pipelines.transcribe`.
+        model, configuration, code: digests; see `pipelines.units.RunOptions`.
         models: pages by the digest of the bundle that read them, where there were several.
         cpu_s: of the worker and its decoder.
         files, outputs, dead_letters, doubtful: digests of the lists beside the entry, "" for an empty one.
@@ -175,6 +175,7 @@ class Entry:
     models: Mapping[str, int] = field(default_factory=dict)
     retries: int = 0
     tallies: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    code: str = ""
 
 
 class DamagedEntry(ValueError):

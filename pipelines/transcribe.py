@@ -54,7 +54,16 @@ from pipelines.read_pages import PageReader, ReadOptions
 from pipelines.report import Report, last_run, reconcile, write_lists
 from pipelines.routing import Readers, Routing, bundle_path
 from pipelines.unit_jobs import NAMESPACE, Planned, count_outcome, do_run, planned_run, run_pipeline, tally_of
-from pipelines.unit_runs import ON_CHANGE, FailureLimit, OnChange, check_change, code_version, digest_of, is_done
+from pipelines.unit_runs import (
+    ON_CHANGE,
+    FailureLimit,
+    OnChange,
+    check_change,
+    code_version,
+    digest_of,
+    is_done,
+    reading_code,
+)
 from pipelines.units import Retry, RunOptions, StagedUnit, Worker, stage_unit
 from pipelines.write_pages import LAYOUTS, Layout, WriteOptions
 
@@ -256,6 +265,7 @@ def run_options(options: TranscribeOptions, digests: Mapping[str | None, str]) -
         model=model[:16],
         configuration=configuration,
         code_version=code_version(),
+        code=reading_code(),
         max_attempts=options.max_attempts,
         watch=options.watch,
     )

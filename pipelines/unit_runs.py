@@ -6,13 +6,14 @@ files until they are published. What an attempt leaves behind tells the next one
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from ocr_model.errors import BadArgument, BadInput, TooManyFailures
@@ -56,7 +57,7 @@ Run = TypeVar("Run", bound=UnitRun)
 
 def digest_of(value: Any) -> str:
     """Short digest of plain JSON values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def code_version() -> str:
@@ -66,14 +67,38 @@ def code_version() -> str:
         return "unknown"
 
 
+# What the outputs of `transcribe` are made by. The rest of the program finds work, shares it out and keeps the books.
+_MAKES_OUTPUTS = (
+    "ocr_model",
+    "pipelines/formats",
+    "pipelines/decoder.py",
+    "pipelines/decoder_process.py",
+    "pipelines/read_pages.py",
+    "pipelines/routing.py",
+    "pipelines/stems.py",
+    "pipelines/write_pages.py",
+)
+
+
+def reading_code() -> str:
+    """Short digest of our source text that reads pages and writes them. Libraries are not in it."""
+    root = Path(__file__).parents[1]
+    named = (root / name for name in _MAKES_OUTPUTS)
+    files = [file for path in named for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    return digest_of([[file.relative_to(root).as_posix(), sha256(file.read_bytes()).hexdigest()] for file in files])
+
+
 # ---- runs that were begun otherwise
 
 
 def is_done(entry: Entry | None, on_change: OnChange, run: UnitRun) -> bool:
     """Whether a unit need not be done again."""
-    if entry is None:
-        return False
-    return on_change == "resume" or all(getattr(entry, what) == today for what, today in run.identity.items())
+    return entry is not None and (on_change == "resume" or not _changed(entry, run))
+
+
+def _changed(entry: Entry, run: UnitRun) -> list[str]:
+    """What of the run's identity is not as it was; what an older version of this program did not note is not known."""
+    return [what for what, today in run.identity.items() if getattr(entry, what) not in ("", today)]
 
 
 def check_change(on_change: OnChange, run: UnitRun, entries: Iterable[Entry]) -> None:
@@ -82,13 +107,11 @@ def check_change(on_change: OnChange, run: UnitRun, entries: Iterable[Entry]) ->
         BadInput: units were done otherwise than they would be today, and the user has not said what to do then.
     """
     for entry in entries if on_change == "fail" else ():
-        for what, today in run.identity.items():
-            before = getattr(entry, what)
-            if before != today:
-                raise BadInput(
-                    f"{run.output} was begun with {what} {before}, this run has {today}",
-                    "--on-change resume keeps what is done, --on-change restart does it again",
-                )
+        for what in _changed(entry, run):
+            raise BadInput(
+                f"{run.output} was begun with {what} {getattr(entry, what)}, this run has {run.identity[what]}",
+                "--on-change resume keeps what is done, --on-change restart does it again",
+            )
 
 
 # ---- failures

@@ -39,6 +39,7 @@ class RunOptions(UnitRun):
     Attributes:
         digests: of the bundles.
         model: digest of all of them, for the ledger.
+        code: digest of the program that reads and writes.
         watch: whether a reader that hangs kills its worker.
         retry: the run takes up dead letters of units that are done.
     """
@@ -49,12 +50,13 @@ class RunOptions(UnitRun):
     load: ReaderFactory
     digests: Mapping[str | None, str]
     model: str = ""
+    code: str = ""
     watch: bool = False
     retry: Retry | None = None
 
     @property
     def identity(self) -> dict[str, str]:
-        return {"model": self.model, **super().identity}
+        return {"model": self.model, **super().identity, "code": self.code}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,26 +143,46 @@ def _cpu_between(short: Sequence[str], long: Sequence[str]) -> float:
 
 
 def workers(arguments: argparse.Namespace) -> dict[str, object]:
-    """Pages a second of two workers against one, start-up taken off by a short run; the one as it comes, and held to
-    one thread of TensorFlow, as each of the two is. The repeats take turns."""
+    """Pages a second of two workers against one, from the first unit's start to the last one's end; the one as it
+    comes, and held to one thread of TensorFlow, as each of the two is. The repeats take turns; where other processes
+    used more than a few CPU seconds, the figures say little."""
+    ways: dict[str, tuple[int, int | None]] = {"one": (1, None), "one_with_one_thread": (1, 1), "two": (2, None)}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     with workplace() as place:
-        short = make_corpus(place / "short", arguments.scans, WARM_PAGES)
-        long = make_corpus(place / "long", arguments.scans, WARM_PAGES + arguments.files)
-        ways: dict[str, tuple[int, int | None]] = {"one": (1, None), "one_thread": (1, 1), "two": (2, None)}
-        spans: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        folder = make_corpus(place / "in", arguments.scans, arguments.files)
         for _ in range(arguments.repeats):
             for name, (count, threads) in ways.items():
-                flags = ("--workers", str(count))
-                few, many = (cpu_of(_pipeline(place, folder, *flags), threads) for folder in (short, long))
-                spans[name].append((many[0] - few[0], many[1] - few[1]))
-    cpu_s, wall_s = ({name: float(np.median(np.array(found)[:, i])) for name, found in spans.items()} for i in (0, 1))
+                out = place / "out"
+                flags = ("--output", str(out), "--duplicates", "each", "--workers", str(count))
+                busy_s = _busy_s()
+                cpu_s, _ = cpu_of(command("transcribe", str(folder), *flags), threads)
+                found[name].append({**_status(out), "cpu_s_of_others": _busy_s() - busy_s - cpu_s})
+                shutil.rmtree(out)
+    told = ("pages_per_s", "cpu_s", "cpu_s_of_others")
+    median = {
+        name: {what: round(float(np.median([run[what] for run in runs])), 3) for what in told}
+        for name, runs in found.items()
+    }
+    pace = {name: values["pages_per_s"] for name, values in median.items()}
     return {
         "files": arguments.files,
-        "wall_s": {name: round(value, 1) for name, value in wall_s.items()},
-        "cpu_s": {name: round(value, 1) for name, value in cpu_s.items()},
-        "two_against_one": round(wall_s["one"] / wall_s["two"], 2),
-        "two_against_one_thread": round(wall_s["one_thread"] / wall_s["two"], 2),
+        **median,
+        "two_against_one": round(pace["two"] / pace["one"], 2),
+        "two_against_one_with_one_thread": round(pace["two"] / pace["one_with_one_thread"], 2),
     }
+
+
+def _busy_s() -> float:
+    """CPU seconds of all processes of this machine so far: who is beside slows down what is measured."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _status(out: Path) -> dict[str, Any]:
+    argv = command("status", str(out), "--json")
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    value: dict[str, Any] = json.loads(done.stdout)
+    return value
 
 
 def memory(arguments: argparse.Namespace) -> dict[str, object]:
@@ -325,8 +346,7 @@ def estimate(arguments: argparse.Namespace) -> dict[str, object]:
         argv = command("estimate", str(folder), "--sample", str(arguments.sample), "--json")
         told = json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
         cpu_of(command("transcribe", str(folder), "--output", str(place / "out"), "--duplicates", "each"))
-        argv = command("status", str(place / "out"), "--json")
-        was = json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        was = _status(place / "out")
     return {
         "pages": was["counts"]["pages"],
         "estimated_pages": told["pages"]["mean"],

@@ -1,7 +1,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -122,7 +122,7 @@ def test_process_is_killed_when_a_page_takes_too_long(
     killed: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     WatchedReader(WaitingReader(killed), timeout_s=0.01).read([page(20)])
-    assert killed.is_set() and "over 0.01 s" in caplog.text
+    assert killed.is_set() and "1 pages took over 0.01 s" in caplog.text
 
 
 @pytest.mark.parametrize("width", [20, 13])
@@ -133,17 +133,37 @@ def test_clock_stops_when_the_page_is_read_or_fails(killed: threading.Event, wid
     assert all(timer.finished.is_set() for timer in timers) and not killed.is_set()
 
 
-def test_several_pages_have_several_times_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[float] = []
+class Clock:
+    """Stands for the module `time`; goes on by `step_s` whenever it is asked."""
 
-    class Timer(threading.Timer):
-        def __init__(self, interval: float, function: Callable[[], None]) -> None:
-            limits.append(interval)
-            super().__init__(interval, function)
+    def __init__(self, step_s: float) -> None:
+        self.now_s, self.step_s = 0.0, step_s
 
-    monkeypatch.setattr(isolation.threading, "Timer", Timer)
-    WatchedReader(SizeReader(), timeout_s=60.0).read([page(20)] * 3)
-    assert limits == [180]
+    def monotonic(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
+def test_pages_of_a_call_share_one_limit_beside_what_they_usually_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = WatchedReader(SizeReader(), timeout_s=60.0)
+    assert watched.limit_s(3) == 180
+    monkeypatch.setattr(isolation, "time", Clock(6.0))
+    watched.read([page(20)] * 3)  # 2 s a page
+    assert (watched.limit_s(1), watched.limit_s(9)) == (60, 60 + 3 * 2 * 9)
+
+
+def test_slow_pages_have_no_less_than_that_and_no_more_than_a_limit_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = WatchedReader(SizeReader(), timeout_s=60.0)
+    monkeypatch.setattr(isolation, "time", Clock(100.0))
+    watched.read([page(20)] * 2)
+    assert watched.limit_s(4) == 240
+
+
+def test_call_that_fails_says_nothing_about_what_pages_take() -> None:
+    watched = WatchedReader(SizeReader(), timeout_s=60.0)
+    with suppress(ArithmeticError):
+        watched.read([page(13)])
+    assert watched.limit_s(2) == 120
 
 
 def test_seconds_of_the_reader_are_handed_on() -> None:

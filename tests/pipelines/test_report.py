@@ -44,12 +44,12 @@ TWO_PAGES = Counts(files=2, pages=2, read=2, lines=5)
 def test_new_folder_is_all_open(tmp_path: Path) -> None:
     plan(str(tmp_path), put(tmp_path, {f"{n:02}.png": b"x" for n in range(40)}))
     report = reconcile(str(tmp_path))
-    assert (report.files, report.open_files, report.open_units) == (40, 40, 3)
+    assert (report.files, report.open_files, report.open_units) == (40, 40, 5)
     assert report.counts == Counts() and report.unbalanced == [] and report.in_hand == ()
     assert (report.pages_per_s, report.seconds_left) == (0, None)
     assert json.loads(json.dumps(report.to_json()))["balanced"]
     assert "40 of 40 files are open" in report_text(report, details=True)
-    with pytest.raises(PagemillError, match="3 units open"):
+    with pytest.raises(PagemillError, match="5 units open"):
         report.check()
 
 

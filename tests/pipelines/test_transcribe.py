@@ -304,6 +304,34 @@ def test_another_configuration_is_refused_with_both_digests(tmp_path: Path) -> N
         changed(tmp_path)
 
 
+def rerun_with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, **changes: Any) -> Report:
+    """The same run twice: with code of this digest, and with that of today."""
+    put(tmp_path, {"a.png": png(20, 20)})
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.transcribe.reading_code", lambda: first)
+        run(options_for(tmp_path))
+    return run(options_for(tmp_path, **changes))
+
+
+def test_program_that_reads_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match=r"begun with code 1234, this run has \w{16}"):
+        rerun_with_code(tmp_path, monkeypatch, "1234")
+
+
+@pytest.mark.parametrize(("on_change", "runs"), [("resume", 0), ("restart", 1)])
+def test_program_that_reads_otherwise_is_taken_if_the_user_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_change: str, runs: int
+) -> None:
+    report = rerun_with_code(tmp_path, monkeypatch, "1234", on_change=on_change)
+    assert sum(entry.code != "1234" for entry in report.entries.values()) == runs
+
+
+def test_entries_that_do_not_tell_their_code_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As older versions have written them."""
+    report = rerun_with_code(tmp_path, monkeypatch, "")
+    assert [entry.code for entry in report.entries.values()] == [""]
+
+
 def test_models_that_change_places_are_another_model() -> None:
     def model(first: str, second: str) -> str:
         options = TranscribeOptions(("in",), "out", routing=Routing(bundle=first, second=second))
