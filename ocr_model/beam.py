@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr_model.ctc import BLANK
-from ocr_model.language_model import START, LanguageModel
+from ocr_model.language_model import START, STEPS_PER_NAT, LanguageModel
 
 Classes = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -70,13 +70,17 @@ def doubtful_steps(classes: Classes, confidences: Floats, scores: Floats, config
     """The steps whose class is in doubt, but for those where the text is not: where one character goes over into the
     next or into a blank, a step between may belong to either."""
     steps = np.flatnonzero(confidences < config.certain)
-    inner = steps[(steps > 0) & (steps < len(classes) - 1)]
-    before, after = classes[inner - 1], classes[inner + 1]
-    border = (before != after) & (confidences[inner - 1] >= config.certain) & (confidences[inner + 1] >= config.certain)
-    inner, before, after = inner[border], before[border], after[border]
-    rows, at = probabilities_of(scores[inner]), np.arange(inner.size)
+    last = len(classes) - 1
+    earlier, later = np.maximum(steps - 1, 0), np.minimum(steps + 1, last)
+    before, after = classes[earlier], classes[later]
+    border = np.flatnonzero(
+        (before != after)
+        & (np.minimum(confidences[earlier], confidences[later]) >= config.certain)  # false at either end of the line
+    )
+    before, after = before[border], after[border]
+    rows, at = probabilities_of(scores[steps[border]]), np.arange(border.size)
     either = rows[:, BLANK] + rows[at, before] * (before != BLANK) + rows[at, after] * (after != BLANK)
-    return np.setdiff1d(steps, inner[either > 1 - config.possible], assume_unique=True)
+    return np.delete(steps, border[either > 1 - config.possible])
 
 
 def labels_of(path: Classes, before: int = BLANK) -> Prefix:
@@ -98,11 +102,24 @@ def search(
         probabilities: [time, classes].
         before: class of the step before; context: characters before; following: those after.
     """
-    begin = len(context)
+    # by prefix its negative log probability in steps, and the model's place after it
+    known: dict[Prefix, tuple[int, int]] = {(): (0, model.context_of(context))}
 
     def prior(prefix: Prefix, after: Prefix = ()) -> float:
-        likely = model.log_probability((*context, *prefix, *after), begin) if model.weight else 0.0
-        return model.weight * likely + model.bonus * len(prefix)
+        if not model.weight:
+            return model.bonus * len(prefix)
+        length = len(prefix)
+        while (found := known.get(prefix[:length])) is None:
+            length -= 1
+        total, place = found
+        while length < len(prefix):
+            cost, place = model.after(place, prefix[length])
+            total, length = total + cost, length + 1
+            known[prefix[:length]] = total, place
+        for label in after:
+            cost, place = model.after(place, label)
+            total += cost
+        return model.weight * (-total / STEPS_PER_NAT) + model.bonus * len(prefix)
 
     def kept(beam: dict[Prefix, tuple[float, float]]) -> dict[Prefix, tuple[float, float]]:
         least = config.negligible * max(map(sum, beam.values()))
@@ -159,20 +176,20 @@ def aligned(probabilities: Floats, before: int, labels: Prefix) -> Classes:
     if before != BLANK:
         states[0:0] = [before]  # to go on with the character before
     logs = np.log(np.maximum(probabilities[:, states], 1e-9))
-    may_skip = [i >= 2 and states[i] != BLANK and states[i] != states[i - 2] for i in range(len(states))]
     count = len(states)
-    start = np.full(count, -np.inf)
-    # before the stretch: in the character before, or in the blank before the first
-    start[0] = 0.0
-    scores, moves = start, []
+    may_skip = [i >= 2 and states[i] != BLANK and states[i] != states[i - 2] for i in range(count)]
+    no_skip = np.where(may_skip, 0.0, -np.inf)
+    # scores with two states before the first that nothing comes from; before the stretch the path is in the first
+    # one: the character before, or the blank
+    scores = np.full(count + 2, -np.inf)
+    scores[2] = 0.0
+    options, moves = np.empty((3, count)), []
     for row in logs:
-        one, two = np.full(count, -np.inf), np.full(count, -np.inf)
-        one[1:] = scores[:-1]
-        two[2:] = np.where(may_skip[2:], scores[:-2], -np.inf)
-        options = np.stack((scores, one, two))
-        move = options.argmax(0)
-        moves.append(move)
-        scores = options.max(0) + row
+        options[0], options[1] = scores[2:], scores[1:-1]
+        np.add(scores[:-2], no_skip, out=options[2])
+        moves.append(options.argmax(0))
+        np.add(options.max(0), row, out=scores[2:])
+    scores = scores[2:]
     last = count - 1
     if labels and scores[count - 2] > scores[count - 1]:
         last = count - 2

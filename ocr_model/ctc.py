@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,7 @@ from ocr_model.alphabet import Alphabet
 BLANK = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedCharacter:
+class DecodedCharacter(NamedTuple):
     """A character with its confidence (0 to 1) and the time steps that it spans, end exclusive."""
 
     character: str
@@ -37,14 +36,16 @@ def greedy(
     """
     if classes.size == 0:
         return []
-    bounds = np.concatenate(([0], np.flatnonzero(np.diff(classes)) + 1, [classes.size]))
-    found = []
-    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        label = int(classes[start])
-        if label != BLANK:
-            confidence = float(confidences[start:end].max())
-            found.append(DecodedCharacter(alphabet.characters[label - 1], min(1.0, confidence), start, end))
-    return found
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(classes)) + 1))
+    ends = np.concatenate((starts[1:], [classes.size]))
+    best = np.minimum(np.maximum.reduceat(confidences, starts), 1.0)
+    found = np.flatnonzero(classes[starts] != BLANK)
+    columns = (values[found].tolist() for values in (classes[starts], best, starts, ends))
+    characters = alphabet.characters
+    return [
+        DecodedCharacter(characters[label - 1], confidence, start, end)
+        for label, confidence, start, end in zip(*columns, strict=True)
+    ]
 
 
 def text_of(characters: list[DecodedCharacter]) -> str:

@@ -73,18 +73,24 @@ def hashed_table(
 
 def _costs(table: Table) -> Callable[[int, int], int]:
     """A function from the key of a context and a class to the negative log probability in steps."""
-    slots = memoryview(table.data)
-    size, shift = len(slots), 64 - len(slots).bit_length() + 1
+    size, shift = len(table), 64 - len(table).bit_length() + 1
+    empty = np.flatnonzero(table == 0)
+    round_again = np.concatenate((table, table[: empty[0] + 1]))  # what a run at the table's end goes on with
+    # per slot the next empty one, which ends the run; marks and values apart, for `find` to run through the marks
+    empty = np.concatenate((empty, empty[:1] + size)).astype(np.int32)
+    ends = memoryview(empty[np.searchsorted(empty, np.arange(size))].data)
+    marks = (round_again >> 16).astype("<u2").tobytes()
+    values = memoryview((round_again & 0xFFFF).astype(np.uint16).data)
 
     def entry_of(key: int) -> int:
         """The entry's last 16 bits, -1 where there is none."""
         hashed = key * _MULTIPLIER & _MASK
-        home, mark = hashed >> shift, hashed >> 8 & 0xFFFF
-        while entry := slots[home]:
-            if entry >> 16 == mark:
-                return int(entry & 0xFFFF)
-            home = (home + 1) % size
-        return -1
+        home, mark = hashed >> shift, (hashed >> 8 & 0xFFFF).to_bytes(2, "little")
+        end = 2 * ends[home]
+        at = marks.find(mark, 2 * home, end)
+        while at > 0 and at & 1:  # half of one mark and half of the next
+            at = marks.find(mark, at + 1, end)
+        return values[at >> 1] if at >= 0 else -1
 
     @functools.lru_cache(maxsize=1 << 16)
     def cost(context: int, following: int) -> int:
@@ -137,19 +143,24 @@ class LanguageModel:
         Args:
             classes: what stands before is taken for the beginning of a line only where it begins with a 0.
         """
-        if self._known is not None:
-            classes = [self._known[c] for c in classes]
-        longest = self.order - 1
-        mask = (1 << _BITS * longest) - 1
-        context, total = 1, 0
-        for i in range(max(0, begin - longest), len(classes)):
-            label = classes[i]
-            if i >= begin:
-                total += self._cost(context, label)
-            context = context << _BITS | label
-            if context > mask << 1:
-                context = context & mask | mask + 1
+        context, total = self.context_of(classes[:begin]), 0
+        for label in classes[begin:]:
+            cost, context = self.after(context, label)
+            total += cost
         return -total / STEPS_PER_NAT
+
+    def context_of(self, classes: Sequence[int]) -> int:
+        """What `after` takes for the classes before."""
+        known = self._known
+        return key_of([c if known is None else known[c] for c in classes[max(0, len(classes) - self.order + 1) :]])
+
+    def after(self, context: int, label: int) -> tuple[int, int]:
+        """Negative log probability of a class, in `STEPS_PER_NAT`, and the context after it."""
+        if self._known is not None:
+            label = self._known[label]
+        mask = (1 << _BITS * (self.order - 1)) - 1
+        longer = context << _BITS | label
+        return self._cost(context, label), longer & mask | mask + 1 if longer > mask << 1 else longer
 
     def save(self, path: Path) -> None:
         """Writes the model; the same model gives the same bytes."""

@@ -120,16 +120,18 @@ def split_words(characters: Sequence[DecodedCharacter]) -> list[tuple[list[Decod
     return words
 
 
-def _word_span(strip: Grey, word: tuple[list[DecodedCharacter], int, int]) -> tuple[int, int]:
-    """Left and right of a word's ink in pixels of the normalised strip."""
-    characters, begin, end = word
-    first, last = characters[0].start * STRIDE_PX, characters[-1].end * STRIDE_PX
-    left = min(begin * STRIDE_PX, first)
-    right = strip.shape[1] if end < 0 else max(end * STRIDE_PX + STRIDE_PX, last)
-    inked = np.flatnonzero(strip[:, left:right].max(axis=0) > INK_LEVEL) if right > left else np.zeros(0, int)
-    if inked.size == 0:
-        return first, max(last, first + 1)
-    return min(left + int(inked[0]), first + STRIDE_PX), max(left + int(inked[-1]) + 1, last - STRIDE_PX)
+def _word_spans(strip: Grey, words: Sequence[tuple[list[DecodedCharacter], int, int]]) -> npt.NDArray[np.float64]:
+    """[words, 2]: left and right of each word's ink in pixels of the normalised strip."""
+    steps = np.array([(word[0].start, word[-1].end, begin, end) for word, begin, end in words])
+    first, last, begin, end = (STRIDE_PX * steps).T
+    left = np.minimum(begin, first)
+    right = np.where(end < 0, strip.shape[1], np.maximum(end + STRIDE_PX, last))
+    inked = np.append(np.flatnonzero(strip.max(axis=0) > INK_LEVEL), strip.shape[1])  # and one that is none
+    low, high = np.searchsorted(inked[:-1], (left, right))
+    ink_left = np.minimum(inked[low], first + STRIDE_PX)
+    ink_right = np.maximum(inked[high - 1] + 1, last - STRIDE_PX)
+    spans = np.where(low < high, (ink_left, ink_right), (first, np.maximum(last, first + 1)))
+    return np.asarray(spans.T, np.float64)
 
 
 def assemble_line(
@@ -147,35 +149,35 @@ def assemble_line(
     if not parts:
         return None
     strip_width, strip_height = strip.size
-    spans = np.array([_word_span(strip.image, part) for part in parts]) * (strip_width / strip.image.shape[1])
+    spans = _word_spans(strip.image, parts) * (strip_width / strip.image.shape[1])
     begin, end = float(spans[:, 0].min()), float(spans[:, 1].max())
-    boxes = _boxes_of_spans(np.concatenate([spans, [[begin, end]]]), strip, page_size)
+    *boxes, box = _boxes_of_spans(np.concatenate([spans, [[begin, end]]]), strip, page_size)
     words = tuple(
-        Word("".join(c.character for c in part[0]), box, _mean(c.confidence for c in part[0]))
-        for part, box in zip(parts, boxes, strict=False)
+        Word("".join([c.character for c in part[0]]), box, _mean([c.confidence for c in part[0]]))
+        for part, box in zip(parts, boxes, strict=True)
     )
-    box = boxes[-1]
-    for word in words:
-        box = box.union(word.box)
     corners = np.array([(begin, 0, 1), (end, 0, 1), (end, strip_height, 1), (begin, strip_height, 1)])
     polygon = tuple((float(x), float(y)) for x, y in corners @ strip.back.T)
     part = part_of_polyline(baseline, begin / strip_width, end / strip_width)
-    return Line(words, box, part, polygon, _mean(c.confidence for c in characters if c.character != " "))
+    return Line(words, box, part, polygon, _mean([c.confidence for c in characters if c.character != " "]))
 
 
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
 def _boxes_of_spans(spans: npt.NDArray[np.float64], strip: Strip, page_size: tuple[int, int]) -> list[Box]:
-    """The boxes on the page of stretches of a strip, [n, 2] from x to x, before scaling, over all of its height."""
+    """The boxes on the page of stretches of a strip, [n, 2] from x to x, before scaling, over all of its height.
+
+    The last one is made to hold all others.
+    """
     x = np.repeat(spans, 2, axis=1)  # [n, 4]: left, left, right, right
     y = np.tile((0.0, float(strip.size[1])), (len(spans), 2))
     points = np.stack([x, y], axis=-1) @ strip.back[:, :2].T + strip.back[:, 2]  # [n, 4, 2]
-    low, high = np.floor(points.min(axis=1)).astype(int), np.ceil(points.max(axis=1)).astype(int)
-    corners = np.concatenate([low, high], axis=1).tolist()
-    return [Box(*four).clipped(*page_size) for four in corners]
+    low, high = np.floor(points.min(axis=1)), np.ceil(points.max(axis=1))
+    low[-1], high[-1] = low.min(axis=0), high.max(axis=0)
+    corners = np.clip(np.concatenate([low, high], axis=1), 0, (*page_size, *page_size)).astype(int)
+    return [Box(*four) for four in corners.tolist()]
 
 
 def part_of_polyline(points: Sequence[Point], begin: float, end: float) -> tuple[Point, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ocr_model.ctc import DecodedCharacter
 
@@ -90,4 +89,4 @@ def settled(characters: Sequence[DecodedCharacter]) -> list[DecodedCharacter]:
     new = with_figures(with_one_case(text))
     if new == text:
         return list(characters)
-    return [replace(c, character=n) for c, n in zip(characters, new, strict=True)]
+    return [c._replace(character=n) for c, n in zip(characters, new, strict=True)]
