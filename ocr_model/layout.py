@@ -245,15 +245,14 @@ def lines_from_maps(maps: Maps, scale: float, config: LayoutConfig) -> list[Foun
     ends = maps["ends"]
     cut = _cut(maps["core"] > config.core, ends > config.end)
     stride = 2.0  # of the maps against the reduced image
-    pieces: list[_Piece] = []
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(cut, connectivity=8)
-    for i in range(1, count):
-        left, top, width, height, area = (int(v) for v in stats[i])
+    edges: list[_Edge] = []
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cut, connectivity=8)
+    for i, (left, top, width, height, area) in enumerate(stats[1:].tolist(), 1):
         if area < 4 or width < 2:
             continue
         window = (slice(top, top + height), slice(left, left + width))
-        pieces += _pieces(labels[window] == i, window, maps, stride, config)
-    joined = _levelled_words(_joined(pieces, ends, config))
+        edges += _edges(labels[window] == i, window, maps, stride, config)
+    joined = _levelled_words(_joined(_pieces(edges), ends, config))
     return [_to_line(piece, stride / scale, config) for piece in joined]
 
 
@@ -281,21 +280,35 @@ def _levelled_words(pieces: Sequence[_Piece]) -> list[_Piece]:
     return [levelled(p) for p in pieces]
 
 
-def _pieces(
+@dataclass(frozen=True, eq=False)
+class _Edge:
+    """The lower edge of a connected piece of a core, a point a column, in map pixels; how thick the core is."""
+
+    x: np.ndarray
+    y: np.ndarray
+    thickness: float
+    ascender: float
+    descender: float
+
+
+def _edges(
     mask: np.ndarray, window: tuple[slice, slice], maps: Maps, stride: float, config: LayoutConfig, depth: int = 0
-) -> list[_Piece]:
-    """The piece of a component, or its parts where it holds two lines that touch."""
+) -> list[_Edge]:
+    """The edge of a component, or those of its parts where it holds two lines that touch.
+
+    Args:
+        mask: [h, w] bool, of connected pixels: every column has some.
+    """
     core = maps["core"][window]
-    where = np.nonzero(mask)
-    if core[where].mean() < config.confidence:
+    if core[mask].mean() < config.confidence:
         return []
-    ascender = _median(maps["ascender"][window][where]) / stride
-    descender = _median(maps["descender"][window][where]) / stride
-    columns = np.nonzero(mask.any(axis=0))[0]
-    bottoms = mask.shape[0] - 1 - np.argmax(mask[::-1, columns], axis=0)
-    tops = np.argmax(mask[:, columns], axis=0)
-    thickness = _median(bottoms - tops + 1)
-    if depth < 3 and _holds_two(mask, columns, bottoms, tops):
+    ascender = _median(maps["ascender"][window][mask]) / stride
+    descender = _median(maps["descender"][window][mask]) / stride
+    columns = np.arange(mask.shape[1])
+    bottoms = mask.shape[0] - 1 - np.argmax(mask[::-1], axis=0)
+    heights = bottoms - np.argmax(mask, axis=0) + 1
+    thickness = _median(heights)
+    if depth < 3 and _holds_two(mask, heights):
         return _split(mask, window, maps, stride, config, depth)
     if len(columns) * 1.0 < 0.35 * ascender or not 0.5 < ascender / thickness < 5:
         return []
@@ -305,8 +318,7 @@ def _pieces(
     part = np.clip((inside - config.core) / np.maximum(inside - below, 1e-3), 0, 1)
     x = columns + window[1].start + 0.5
     y = bottoms + window[0].start + 0.5 + part
-    x, y = _smooth_baseline(x, y, thickness)
-    return [_Piece(x, y, ascender, descender)]
+    return [_Edge(x, y, thickness, ascender, descender)]
 
 
 def _median(values: np.ndarray) -> float:
@@ -315,25 +327,23 @@ def _median(values: np.ndarray) -> float:
     return 0.5 * (float(middle[(len(values) - 1) // 2]) + float(middle[len(values) // 2]))
 
 
-def _holds_two(mask: np.ndarray, columns: np.ndarray, bottoms: np.ndarray, tops: np.ndarray) -> bool:
+def _holds_two(mask: np.ndarray, heights: np.ndarray) -> bool:
     """Whether many columns of a component have a hole: two lines hang together somewhere."""
-    filled = mask[:, columns].sum(axis=0)
-    return bool(np.mean(filled < (bottoms - tops + 1)) > 0.15)
+    return bool(np.mean(np.count_nonzero(mask, axis=0) < heights) > 0.15)
 
 
 def _split(
     mask: np.ndarray, window: tuple[slice, slice], maps: Maps, stride: float, config: LayoutConfig, depth: int
-) -> list[_Piece]:
+) -> list[_Edge]:
     """Takes a component apart at a higher threshold; at the last resort by opening the bridges."""
     core = maps["core"][window]
     if depth < 2:
         harder = mask & (core > (0.7, 0.88)[depth])
     else:
         harder = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, 9), np.uint8)) > 0
-    pieces: list[_Piece] = []
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(harder.astype(np.uint8), connectivity=4)
-    for i in range(1, count):
-        left, top, width, height, area = (int(v) for v in stats[i])
+    edges: list[_Edge] = []
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(harder.astype(np.uint8), connectivity=4)
+    for i, (left, top, width, height, area) in enumerate(stats[1:].tolist(), 1):
         if area < 4 or width < 2:
             continue
         inner = (slice(top, top + height), slice(left, left + width))
@@ -341,38 +351,68 @@ def _split(
             slice(window[0].start + top, window[0].start + top + height),
             slice(window[1].start + left, window[1].start + left + width),
         )
-        pieces += _pieces(labels[inner] == i, outer, maps, stride, config, depth + 1)
+        edges += _edges(labels[inner] == i, outer, maps, stride, config, depth + 1)
+    return edges
+
+
+_STRETCHES = 40  # of an edge, whose means are as good as all columns, and few enough to be quick
+_DEGREES = ((2, 0), (14, 1), (40, 2), (np.inf, 3))  # of the curve, below a length in thicknesses
+
+
+def _pieces(edges: Sequence[_Edge]) -> list[_Piece]:
+    """The pieces with curves through their edges: polynomials, the degree by the length, robust against stretches that
+    stick out. All are fitted together, which is quicker by far than one by one.
+    """
+    if not edges:
+        return []
+    count = len(edges)
+    x, y, share = np.zeros((3, count, _STRETCHES))  # means of each stretch, and its number of columns: 0 where none is
+    for i, edge in enumerate(edges):
+        stretches = min(len(edge.x), _STRETCHES)
+        starts = (np.arange(stretches) * (len(edge.x) / stretches)).astype(int)
+        columns = np.diff(starts, append=len(edge.x))
+        x[i, :stretches] = np.add.reduceat(edge.x, starts) / columns
+        y[i, :stretches] = np.add.reduceat(edge.y, starts) / columns
+        share[i, :stretches] = columns
+    first, last, thickness = np.array([(edge.x[0], edge.x[-1], edge.thickness) for edge in edges]).T
+    length = last - first + 1
+    degree = np.select([length < limit * thickness for limit, _ in _DEGREES], [degree for _, degree in _DEGREES])
+    middle, half = (first + last) / 2, np.maximum(length / 2, 1.0)
+    fit = _robust_fit((x - middle[:, None]) / half[:, None], y, share, degree)
+    points = np.linspace(first - 0.5, last + 0.5, 9, axis=1)  # [count, 9]
+    at = (points - middle[:, None]) / half[:, None]
+    values = ((fit[:, 3:] * at + fit[:, 2:3]) * at + fit[:, 1:2]) * at + fit[:, :1]
+    chord = np.linspace(values[:, 0], values[:, -1], 9, axis=1)
+    straight = np.abs(values - chord).max(axis=1) < 0.3
+    pieces = []
+    for i, edge in enumerate(edges):
+        taken = (0, -1) if straight[i] else slice(None)
+        pieces.append(_Piece(points[i, taken], values[i, taken], edge.ascender, edge.descender))
     return pieces
 
 
-def _smooth_baseline(x: np.ndarray, y: np.ndarray, thickness: float) -> tuple[np.ndarray, np.ndarray]:
-    """A polynomial through the lower edge of a core, its degree by its length; robust against stretches that stick out.
+def _robust_fit(x: np.ndarray, y: np.ndarray, share: np.ndarray, degree: np.ndarray) -> np.ndarray:
+    """[curves, 4] coefficients of curves through points [curves, points], those of higher powers than `degree` 0.
 
-    Returns:
-        Points from the left end to the right end, two where the line is straight.
+    Args:
+        x: from -1 to 1; share: what a point counts, 0 where there is none.
     """
-    length = x[-1] - x[0] + 1
-    degree = 0 if length < 2 * thickness else 1 if length < 14 * thickness else 2 if length < 40 * thickness else 3
-    middle, half = (x[0] + x[-1]) / 2, max(length / 2, 1.0)
-    # means of short stretches: as good as all columns, and few enough to be quick
-    starts = np.unique(np.linspace(0, len(x), min(len(x), 40), endpoint=False).astype(int))
-    share = np.diff(np.append(starts, len(x)))
-    powers = ((np.add.reduceat(x, starts) / share - middle) / half)[:, None] ** np.arange(degree + 1)
-    level = np.add.reduceat(y, starts) / share
-    weights = share / share.mean()
-    ridge = 1e-9 * share.sum() * np.eye(degree + 1)  # of too few stretches for the degree the flattest curve is taken
+    powers = x[..., None] ** np.arange(4) * (np.arange(4) <= degree[:, None])[:, None, :]  # [curves, points, 4]
+    transposed = powers.transpose(0, 2, 1)
+    there = share > 0
+    number = there.sum(axis=1)
+    rows = np.arange(len(x))
+    total = share.sum(axis=1)
+    weights = share / (total / number)[:, None]
+    ridge = (1e-9 * total)[:, None, None] * np.eye(4)  # of too few points for the degree the flattest curve is taken
     for _ in range(4):
-        weighted = (powers * weights[:, None]).T
-        fit = np.linalg.solve(weighted @ powers + ridge, weighted @ level)
-        deviation = np.abs(level - powers @ fit)
-        weights = share / np.maximum(1.0, deviation / max(0.25, _median(deviation) * 1.5))
-    ends_x = np.array([x[0] - 0.5, x[-1] + 0.5])
-    points = np.linspace(ends_x[0], ends_x[1], 9 if degree > 1 else 2)
-    values = np.polynomial.polynomial.polyval((points - middle) / half, fit)
-    chord = np.interp(points, [points[0], points[-1]], [values[0], values[-1]])
-    if np.abs(values - chord).max() < 0.3:
-        return ends_x, values[[0, -1]]
-    return points, values
+        weighted = transposed * weights[:, None, :]
+        fit = np.linalg.solve(weighted @ powers + ridge, weighted @ y[..., None])
+        deviation = np.abs(y - (powers @ fit)[..., 0])
+        ordered = np.sort(np.where(there, deviation, np.inf), axis=1)
+        usual = 0.5 * (ordered[rows, (number - 1) // 2] + ordered[rows, number // 2])
+        weights = share / np.maximum(1.0, deviation / np.maximum(0.25, usual * 1.5)[:, None])
+    return np.asarray(fit[..., 0])
 
 
 def _joined(pieces: Sequence[_Piece], ends: np.ndarray, config: LayoutConfig) -> list[_Piece]:
