@@ -256,7 +256,9 @@ def report_text(report: Report, formats: tuple[str, ...] = (), details: bool = F
 def _pace(report: Report) -> str:
     if not report.counts.pages or not report.cpu_s:
         return ""
-    text = f"{report.pages_per_s:.2f} pages/s, {report.cpu_s / report.counts.pages:.2f} CPU seconds a page"
+    text = f"{report.cpu_s / report.counts.pages:.2f} CPU seconds a page"
+    if report.pages_per_s:  # the last run may have had nothing to do
+        text = f"{report.pages_per_s:.2f} pages/s, {text}"
     if report.open_files and report.seconds_left is not None:
         text += f", {clock(report.seconds_left)} left"
     return text

@@ -48,9 +48,16 @@ def supervise(
         KeyboardInterrupt: the child was interrupted before it could say so itself.
     """
     run = uuid.uuid4().hex[:12]
+    try:
+        return _supervise([*command, *argv], run, output, workers, max_attempts)
+    finally:
+        _forget_attempts(output, run)
+
+
+def _supervise(command: Sequence[str], run: str, output: str, workers: int, max_attempts: int) -> int:
     done, left = _done(output), max_attempts + 1
     while True:
-        code = _run_child([*command, *argv], run, workers)
+        code = _run_child(command, run, workers)
         if code >= 0 and code != WORKER_LOST:
             return code
         now_done = _done(output)
@@ -124,6 +131,17 @@ def _done(output: str) -> object:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return len(written_ns), max(written_ns, default=0)
+
+
+def _forget_attempts(output: str, run: str) -> None:
+    """Nobody has a unit in hand any more. Workers that were ended could not say so; in a bucket the next run does."""
+    if "://" in output:
+        return
+    folder = os.path.join(output, "ledger", "attempts")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if f".{run}." in name:
+                os.remove(os.path.join(folder, name))
 
 
 _KILLED = re.compile(r"Worker subprocess exited with return code (-\d+|1[3-9]\d)$")

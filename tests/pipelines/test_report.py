@@ -142,6 +142,12 @@ def test_pace_is_of_the_last_run_from_its_first_start_to_its_last_end() -> None:
     assert "0.50 pages/s" in report_text(report) and "0:12 left" in report_text(report)
 
 
+def test_run_that_found_nothing_to_do_has_no_pace() -> None:
+    """Nor has a folder that was retried in all its units since."""
+    report = report_of({"u1": 2}, entry("u1", TWO_PAGES, run="old"), run={"run": "new"})
+    assert "pages/s" not in report_text(report) and "CPU seconds a page" in report_text(report)
+
+
 def test_a_line_for_every_unit() -> None:
     report = report_of({"u1": 2, "u2": 3, "u3": 4}, entry("u1", TWO_PAGES), in_hand=("u2",))
     done, in_hand, still_open = unit_lines(report)

@@ -114,10 +114,12 @@ def launched(tmp_path: Path, before: str = "pass", workers: int = 1) -> tuple[su
     return launcher, attempts
 
 
-@pytest.mark.parametrize("before", ["pass", "signal.signal(signal.SIGINT, signal.SIG_IGN)"])
-def test_request_to_end_reaches_the_child_as_an_interrupt(tmp_path: Path, before: str) -> None:
-    """Also where Ctrl-C is ignored, as in the background of a script."""
-    launcher, attempts = launched(tmp_path, before)
+@pytest.mark.parametrize(
+    ("before", "workers"), [("pass", 1), ("signal.signal(signal.SIGINT, signal.SIG_IGN)", 1), ("pass", 2)]
+)
+def test_request_to_end_reaches_the_child_as_an_interrupt(tmp_path: Path, before: str, workers: int) -> None:
+    """Also where Ctrl-C is ignored, as in the background of a script. Nobody has a unit in hand afterwards."""
+    launcher, attempts = launched(tmp_path, before, workers)
     launcher.send_signal(signal.SIGTERM)
     _, err = launcher.communicate(timeout=60)
     assert (launcher.returncode, err.splitlines()[-1]) == (130, "pagemill: interrupted")
