@@ -25,10 +25,10 @@ from ocr_model.examples import Kind, LineExample, Origin, PageExample, RecordIma
 from ocr_model.metrics import score
 from ocr_model.truth import GroundTruthLine, LineGeometry, ground_truth_line
 from pipelines.ingest_pages import DroppedPage, IngestedPage, IngestOutcome, grey_values, png, unknown_characters
+from pipelines.load_reader import load_reader, native_chatter_muted
 from pipelines.plan import Item
 from pipelines.read_pages import Observed, PageOfFile
 from pipelines.record_units import RecordsWorker
-from pipelines.transcribe import load_reader, native_chatter_muted
 from pipelines.unit_runs import UnitRun
 from trainer.synthesis.damage import Damage, apply_damage, displaced, moved_boxes, shift_of
 from trainer.synthesis.fonts import FontCase, FontFace, fonts_in, listed_fonts, readable

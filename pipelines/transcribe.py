@@ -3,57 +3,48 @@
     list and plan the corpus -> spread the units over the workers -> read a unit -> publish it
 
 Only descriptions of units travel between workers, never a pixel, and the list of files is no part of the graph: that
-has the same size for ten files and for ten million. What a worker does with a unit is `pipelines.units`, without Beam;
-this module is the graph around it, and the run around the graph.
+has the same size for ten files and for ten million. What a worker does with a unit is `pipelines.units`, without Beam,
+and `pipelines.read_units` with it; this module plans, draws the graph, and says what a run is.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import os
-import sys
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
-from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+from apache_beam.ml.inference.base import RunInference
 
 from ocr_model.bundle import bundle_digest, read_config
 from ocr_model.errors import BadArgument, BadInput, NothingToDo
 from ocr_model.images import Limits
 from pipelines import ledger
-from pipelines.commits import commit_unit
 from pipelines.corpus import SourceFile, find_sources
-from pipelines.decoder import Decoder
 from pipelines.formats import FORMATS
 from pipelines.ledger import Entry
+from pipelines.load_reader import load_reader
 from pipelines.open_units import LocalWorkers, OpenUnits
 from pipelines.outputs import locked
 from pipelines.plan import (
     TRANSCRIBED,
     Item,
-    UnitReference,
     claim_output,
     documents,
     plan_units,
     read_corpus,
     read_references,
-    read_unit,
     unplanned,
     with_copies,
     write_plan,
 )
 from pipelines.read_pages import PageReader, ReadOptions
+from pipelines.read_units import PublishUnits, UnitHandler, close_idle_workers
 from pipelines.report import Report, last_run, reconcile, write_lists
-from pipelines.routing import Readers, Routing, bundle_path
-from pipelines.unit_jobs import NAMESPACE, Planned, count_outcome, do_run, planned_run, run_pipeline, tally_of
+from pipelines.routing import Routing, bundle_path
+from pipelines.unit_jobs import Planned, do_run, planned_run, run_pipeline
 from pipelines.unit_runs import (
     ON_CHANGE,
     FailureLimit,
@@ -64,46 +55,8 @@ from pipelines.unit_runs import (
     is_done,
     reading_code,
 )
-from pipelines.units import Retry, RunOptions, StagedUnit, Worker, stage_unit
+from pipelines.units import Retry, RunOptions
 from pipelines.write_pages import LAYOUTS, Layout, WriteOptions
-
-
-def load_reader(bundle: str | None) -> PageReader:
-    """The `Reader` of a bundle, of the one in the package if None. Imports TensorFlow.
-
-    Raises:
-        BadModel: it is no bundle.
-    """
-    with native_chatter_muted():
-        from ocr_model.reader import Reader
-
-        reader = Reader.load(bundle)
-    _give_back_memory()
-    return reader
-
-
-def _give_back_memory() -> None:
-    """Gives the system what importing TensorFlow and loading a model have used and freed: some 75 MB."""
-    gc.collect()
-    with suppress(AttributeError, OSError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def native_chatter_muted() -> Iterator[None]:
-    """Keeps stderr shut while TensorFlow starts, whose first lines heed no setting. Exceptions are not affected."""
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":  # somebody wants to see them
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 @dataclass(frozen=True)
@@ -284,100 +237,6 @@ def is_open(entry: Entry | None, run: RunOptions, on_change: OnChange) -> bool:
 
 
 # ---- the graph
-
-
-class UnitHandler(ModelHandler[UnitReference, PredictionResult, Readers]):
-    """Reads units for Beam's `RunInference`; the model is the process's `Readers`.
-
-    Batches are not Beam's: the lines of a unit are gathered by width in the reader, with a fixed size for each width,
-    so that a line's result does not depend on what stands beside it.
-    """
-
-    def __init__(self, options: RunOptions, share_model: bool, here: LocalWorkers | None) -> None:
-        super().__init__()
-        self._options, self._share_model, self._here = options, share_model, here
-
-    def load_model(self) -> Readers:
-        readers = Readers(self._options.load, self._options.digests)
-        readers.get(self._options.routing.bundle)
-        if self._options.routing.second is not None:
-            readers.get(self._options.routing.second)  # here, and not under the clock of the first doubtful page
-        return readers
-
-    def run_inference(
-        self, batch: Sequence[UnitReference], model: Readers, inference_args: dict[str, Any] | None = None
-    ) -> Iterator[PredictionResult]:
-        for reference in batch:
-            ledger.check_stop(self._options.output)
-            with borrowed_worker(self._options, model, self._here) as worker:
-                staged = stage_unit(read_unit(self._options.output, reference), worker)
-            _count_unit(staged)
-            yield PredictionResult(reference, staged, self._options.model)
-
-    def should_skip_batching(self) -> bool:
-        return True  # a unit is a batch
-
-    def get_num_bytes(self, batch: Sequence[UnitReference]) -> int:
-        return sum(reference.bytes for reference in batch)
-
-    def get_metrics_namespace(self) -> str:
-        return NAMESPACE
-
-    def share_model_across_processes(self) -> bool:
-        return self._share_model
-
-
-_idle: list[Worker] = []  # a process keeps its decoder, one for each thread that is at work, from unit to unit
-_idle_lock = threading.Lock()
-
-
-@contextmanager
-def borrowed_worker(options: RunOptions, readers: Readers, here: LocalWorkers | None) -> Iterator[Worker]:
-    """A worker of this run that no other thread uses meanwhile."""
-    with _idle_lock:
-        fitting = [worker for worker in _idle if worker.options.run == options.run and worker.readers is readers]
-        for worker in _idle if not fitting else ():
-            worker.decoder.close()  # of a run that is over
-        _idle[:] = fitting[1:]
-    if fitting:
-        worker = fitting[0]
-    else:
-        tally = tally_of(here)
-        decoder = Decoder(options.read.limits, options.read.timeout_s, options.read.memory_bytes)
-        worker = Worker(options, readers, decoder, lambda outcome: count_outcome(outcome, tally))
-    try:
-        yield worker
-    finally:
-        with _idle_lock:
-            _idle.append(worker)
-
-
-def close_idle_workers() -> None:
-    """Ends the decoders of this process: nothing is read any more."""
-    with _idle_lock:
-        for worker in _idle:
-            worker.decoder.close()
-        _idle.clear()
-
-
-def _count_unit(staged: StagedUnit) -> None:
-    for name, value in asdict(staged.written.counts).items():
-        Metrics.counter(NAMESPACE, name).inc(value)
-    for stage, counts in staged.milliseconds.items():
-        distribution = Metrics.distribution(NAMESPACE, f"{stage}_ms")
-        for bucket, n in counts.items():
-            for _ in range(n):
-                distribution.update(round(1.1 ** (int(bucket) + 0.5)))
-
-
-class PublishUnits(beam.DoFn):
-    """Gives the outputs of a unit their names and writes its ledger entry. Yields the entry."""
-
-    def __init__(self, options: RunOptions) -> None:
-        self._options = options
-
-    def process(self, result: PredictionResult) -> Iterator[Entry]:
-        yield commit_unit(cast(StagedUnit, result.inference), self._options)
 
 
 def build(

@@ -29,10 +29,10 @@ from pipelines.decoder import Decoder
 from pipelines.formats import FORMATS
 from pipelines.formats.record import PageRecord, PageScan
 from pipelines.ledger import DeadLetter
+from pipelines.load_reader import load_reader
 from pipelines.outputs import write_atomically
 from pipelines.plan import Item, documents
 from pipelines.read_pages import DeadPage, PageReader, ReadOptions, ReadPage, read_items
-from pipelines.transcribe import load_reader
 from pipelines.write_pages import page_stem
 
 

@@ -8,21 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ocr_model.errors import BadArgument
-from pipelines.commands.job_flags import (
-    DEAD_LETTERS_LEFT,
-    GATE_FAILED,
-    add_config,
-    add_decoding,
-    add_inputs,
-    add_run,
-    add_selection,
-    check_attempts,
-    check_decoding,
-    check_selection,
-    limits_of,
-    memory_bytes_of,
-    run_units,
-)
+from pipelines.commands import job_flags
 
 if TYPE_CHECKING:
     from pipelines.ingest import IngestOptions
@@ -47,7 +33,7 @@ by giving the same command again. All other flags go to Beam."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pagemill ingest`."""
-    add_inputs(parser)
+    job_flags.add_inputs(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for records and books")
     parser.add_argument(
         "--kind", choices=tuple(_KINDS), default="both", help="which records are written (default both)"
@@ -67,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="an image without truth is a dead letter (default), a page record without lines, or passed over",
     )
-    add_selection(parser)
+    job_flags.add_selection(parser)
     parser.add_argument(
         "--document-pattern",
         default="",
@@ -98,18 +84,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-transform", action="store_true", help="records only: no alphabet, statistics and graph of features"
     )
-    add_decoding(parser)
-    add_run(parser)
+    job_flags.add_decoding(parser)
+    job_flags.add_run(parser)
     parser.add_argument(
         "--resume", action="store_true", help="do only what is missing; that is so without it, too, this says it aloud"
     )
-    add_config(parser)
+    job_flags.add_config(parser)
 
 
 def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence[str]) -> int:
     """Runs `pagemill ingest`."""
-    check_selection(arguments, "ingest")
-    return run_units(arguments, beam_flags, argv, lambda flags, run: ingest(arguments, flags, run), check)
+    job_flags.check_selection(arguments, "ingest")
+    return job_flags.run_units(arguments, beam_flags, argv, lambda flags, run: ingest(arguments, flags, run), check)
 
 
 def ingest(arguments: argparse.Namespace, beam_flags: Sequence[str] = (), run_name: str = "") -> int:
@@ -141,8 +127,8 @@ def ingest(arguments: argparse.Namespace, beam_flags: Sequence[str] = (), run_na
     crossed = drift_text(findings)
     if crossed:
         print(crossed)
-        return GATE_FAILED
-    return DEAD_LETTERS_LEFT if report.counts.dead else 0
+        return job_flags.GATE_FAILED
+    return job_flags.DEAD_LETTERS_LEFT if report.counts.dead else 0
 
 
 def share(text: str, flag: str) -> float:
@@ -167,8 +153,8 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         BadArgument: a value that the flags' own types do not catch.
     """
-    check_decoding(arguments)
-    check_attempts(arguments)
+    job_flags.check_decoding(arguments)
+    job_flags.check_attempts(arguments)
     for name in ("line_height", "min_character_count"):
         if getattr(arguments, name) < 1:
             raise BadArgument(f"--{name.replace('_', '-')} {getattr(arguments, name)} is not positive")
@@ -206,9 +192,9 @@ def options_of(arguments: argparse.Namespace, known: str, run_name: str = "") ->
         validation_share=share(arguments.validation, "--validation"),
         test_share=share(arguments.test, "--test"),
         highest_line_px=arguments.line_height,
-        limits=limits_of(arguments),
+        limits=job_flags.limits_of(arguments),
         timeout_s=arguments.timeout_s,
-        memory_bytes=memory_bytes_of(arguments),
+        memory_bytes=job_flags.memory_bytes_of(arguments),
         known=known,
     )
     return IngestOptions(

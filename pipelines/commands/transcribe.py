@@ -10,21 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_model.errors import BadArgument
 from pipelines import logs
-from pipelines.commands.job_flags import (
-    DEAD_LETTERS_LEFT,
-    DECODING,
-    add_config,
-    add_decoding,
-    add_inputs,
-    add_run,
-    add_selection,
-    check_attempts,
-    check_decoding,
-    check_selection,
-    limits_of,
-    memory_bytes_of,
-    run_units,
-)
+from pipelines.commands import job_flags
 
 if TYPE_CHECKING:
     from pipelines.transcribe import TranscribeOptions
@@ -40,7 +26,7 @@ READING = (  # arguments of `add_reading_arguments`
     "second_model",
     "doubtful_below",
     "single_line",
-    *DECODING,
+    *job_flags.DECODING,
 )
 
 EXAMPLES = """examples:
@@ -75,12 +61,12 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         help="mean confidence under which a page is listed in doubtful.jsonl and read by --second-model (default 0.85)",
     )
     parser.add_argument("--single-line", action="store_true", help="every image is one line of text")
-    add_decoding(parser, "decoding a page, and for reading it")
+    job_flags.add_decoding(parser, "decoding a page, and for reading it")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `pagemill transcribe`."""
-    add_inputs(parser)
+    job_flags.add_inputs(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="results go to DIR/FORMAT/…")
     parser.add_argument(
         "--format",
@@ -89,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(FORMATS)}; may be given several times; default txt",
     )
     parser.add_argument("--per", choices=("document", "page"), default="document", help="a file a document or a page")
-    add_selection(parser)
+    job_flags.add_selection(parser)
     parser.add_argument(
         "--layout",
         choices=("files", "shards"),
@@ -104,12 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="once",
         help="files with the same bytes are read once (default)",
     )
-    add_run(parser)
+    job_flags.add_run(parser)
     parser.add_argument(
         "--share-model", action="store_true", help="one copy of the model for all processes of a machine, for GPUs"
     )
     parser.add_argument("--dry-run", action="store_true", help="list and plan, tell what would be done, do nothing")
-    add_config(parser)
+    job_flags.add_config(parser)
     add_log_argument(parser)
 
 
@@ -124,10 +110,10 @@ def run(arguments: argparse.Namespace, beam_flags: Sequence[str], argv: Sequence
     On this machine the work is done by a child process that is started again when it dies; `argv` is its command line.
     """
     logs.choose([logs.FLAG] * arguments.json_logs)  # the file of flags may say so, too
-    check_selection(arguments, "transcribe")
+    job_flags.check_selection(arguments, "transcribe")
     if arguments.dry_run:
         return dry_run(arguments)
-    return run_units(arguments, beam_flags, argv, lambda flags, run: transcribe(arguments, flags, run), check)
+    return job_flags.run_units(arguments, beam_flags, argv, lambda flags, run: transcribe(arguments, flags, run), check)
 
 
 def dry_run(arguments: argparse.Namespace) -> int:
@@ -150,7 +136,7 @@ def transcribe(arguments: argparse.Namespace, beam_flags: Sequence[str], run_nam
     options = options_of(arguments, run_name)
     report = transcribe.run(options, beam_flags, _STARTED_S)
     print(report_text(report, options.formats))
-    return DEAD_LETTERS_LEFT if report.counts.dead else 0
+    return job_flags.DEAD_LETTERS_LEFT if report.counts.dead else 0
 
 
 def formats_of(named: Sequence[str] | None) -> tuple[str, ...]:
@@ -209,7 +195,7 @@ def check_reading(arguments: argparse.Namespace) -> None:
     """
     for rule in arguments.route:
         route(rule)
-    check_decoding(arguments)
+    job_flags.check_decoding(arguments)
     if not 0 <= arguments.doubtful_below <= 1:
         raise BadArgument(f"--doubtful-below {arguments.doubtful_below} is not between 0 and 1")
 
@@ -222,7 +208,7 @@ def check(arguments: argparse.Namespace) -> None:
     check_reading(arguments)
     formats_of(arguments.format)
     page_range(arguments.page_range)
-    check_attempts(arguments)
+    job_flags.check_attempts(arguments)
 
 
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -237,9 +223,9 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
             second_below=arguments.doubtful_below,
         ),
         "single_line": arguments.single_line,
-        "limits": limits_of(arguments),
+        "limits": job_flags.limits_of(arguments),
         "timeout_s": arguments.timeout_s,
-        "memory_bytes": memory_bytes_of(arguments),
+        "memory_bytes": job_flags.memory_bytes_of(arguments),
         "doubtful_below": arguments.doubtful_below,
     }
 

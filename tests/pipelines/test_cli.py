@@ -16,7 +16,7 @@ from ocr_model.bundle import DEFAULT_BUNDLE
 from ocr_model.errors import BadArgument, BadInput
 from ocr_model.metrics import score
 from pipelines import cli
-from pipelines.commands.transcribe import DEAD_LETTERS_LEFT
+from pipelines.commands.job_flags import DEAD_LETTERS_LEFT
 from pipelines.outputs import Staging
 from pipelines.supervise import SUPERVISED_RUN
 from tests import scans
