@@ -253,7 +253,8 @@ def kill(arguments: argparse.Namespace) -> dict[str, object]:
         folder = make_corpus(place / "in", arguments.scans, arguments.files)
 
         def argv(out: Path) -> list[str]:
-            return command("transcribe", str(folder), "--output", str(out), "--duplicates", "each", "--format", formats)
+            flags = ("--duplicates", "each", "--format", formats, "--workers", str(arguments.workers))
+            return command("transcribe", str(folder), "--output", str(out), *flags)
 
         began = time.monotonic()
         cpu_of(argv(place / "whole"))
@@ -447,7 +448,7 @@ def main() -> None:
         (overhead, {"files": 300, "repeats": 3}),
         (workers, {"files": 208, "repeats": 1}),
         (memory, {"pages": 20_000}),
-        (kill, {"rounds": 20, "files": 60, "seed": 1}),
+        (kill, {"rounds": 20, "files": 60, "workers": 1, "seed": 1}),
         (identical, {"files": 64, "alone": 8}),
         (estimate, {"files": 1000, "sample": 50}),
         (plan, {"rows": 1_000_000}),

@@ -327,6 +327,15 @@ def test_failure_limit_stops_the_ingest_and_a_higher_one_finishes_it(tmp_path: P
     assert ingest(tmp_path, max_failures=FailureLimit.parse("20%")).counts.dead == 3
 
 
+def test_failures_of_earlier_ingests_count_against_the_limit(tmp_path: Path) -> None:
+    put(tmp_path / "in", {**corpus_of(2), **{f"bare{n}.png": page_image(100 + n) for n in range(2)}})
+    ingest(tmp_path)
+    put(tmp_path / "in", {"bare9.png": page_image(109)})
+    with pytest.raises(TooManyFailures, match="over 2 pages failed"):
+        ingest(tmp_path, max_failures=FailureLimit.parse("2"))
+    assert ingest(tmp_path, max_failures=FailureLimit.parse("3")).counts.dead == 3
+
+
 def test_nothing_but_failures_gives_no_manifest(tmp_path: Path) -> None:
     put(tmp_path / "in", {"a.png": page_image(1)})
     report = ingest(tmp_path)
