@@ -85,9 +85,19 @@ def open_units(output: str, is_open: IsOpen) -> Iterator[UnitReference]:
 def take_units(output: str, is_open: IsOpen, here: LocalWorkers) -> Iterator[UnitReference]:
     """The open units that no other worker of this machine has taken, one whenever the caller is ready for it."""
     end_with(here.job)
-    for reference in longest_first(list(open_units(output, is_open))):
-        if here.take(reference.name):
+    noted = ledger.entry_names(output)  # what is entered later was taken by someone
+    for reference in longest_first(list(read_references(output))):
+        # Taken first, so that each entry is read by one worker only: in a bucket that takes its time.
+        if here.take(reference.name) and is_open(_entry(output, reference.name) if reference.name in noted else None):
             yield reference
+
+
+def _entry(output: str, unit: str) -> Entry | None:
+    """The entry of a unit, if it is sound."""
+    try:
+        return ledger.read_entry(output, unit)
+    except ledger.DamagedEntry:
+        return None
 
 
 def longest_first(references: Sequence[UnitReference]) -> list[UnitReference]:

@@ -65,6 +65,20 @@ def test_units_with_an_entry_are_not_open(tmp_path: Path) -> None:
     references = folder_of(tmp_path, 20)
     done(tmp_path, references[1].name)
     assert list(open_units(str(tmp_path / "out"), has_no_entry)) == [references[0], references[2]]
+    here = LocalWorkers(1, str(tmp_path / "run"))
+    assert sorted(u.name for u in take_units(str(tmp_path / "out"), has_no_entry, here)) == [
+        references[0].name,
+        references[2].name,
+    ]
+
+
+def test_units_whose_entry_is_damaged_are_open(tmp_path: Path) -> None:
+    references = folder_of(tmp_path, 20)
+    done(tmp_path, references[1].name)
+    (tmp_path / "out" / ledger.UNITS / f"{references[1].name}.json").write_text("{")
+    assert len(list(open_units(str(tmp_path / "out"), has_no_entry))) == 3
+    here = LocalWorkers(1, str(tmp_path / "run"))
+    assert len(list(take_units(str(tmp_path / "out"), has_no_entry, here))) == 3
 
 
 def test_workers_that_take_in_turns_do_every_unit_once(tmp_path: Path) -> None:
