@@ -57,7 +57,7 @@ constraints: ## Resolve all dependencies anew and write constraints.txt
 	@mkdir -p build
 	@$(PYTHON) -m venv build/constraints
 	@build/constraints/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
-	@build/constraints/bin/python -m pip install --quiet --editable '.[dev,gcp,ingest]'
+	@build/constraints/bin/python -m pip install --quiet --editable '.[dev,gcp,ingest,jax]'
 	@{ echo "# Every version that Pagemill is tested with, made by 'make constraints' (Python 3.11; 3.12 takes the same)."; \
 	   build/constraints/bin/python -m pip freeze --all --exclude-editable --exclude pip; } > constraints.txt
 	@rm -rf build/constraints
@@ -82,5 +82,5 @@ $(BASE): pyproject.toml setup.py constraints.txt | $(BIN)/python
 
 $(DEV): pyproject.toml setup.py constraints.txt | $(BIN)/python
 	@echo "Installing Pagemill and its development tools into $(VENV) (a few minutes the first time) ..."
-	@$(PIP_INSTALL) --editable '.[dev,gcp,ingest]'
+	@$(PIP_INSTALL) --editable '.[dev,gcp,ingest,jax]'
 	@touch $(BASE) $@

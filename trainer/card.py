@@ -141,21 +141,23 @@ def card_without_sizes(card: str) -> str:
 
 def _run_section(title: str, command: str, network: NetworkRecord) -> str:
     loop = network.config.get("loop", {})
-    if "finetuning" in network.config:
-        command = "pagemill train --from"
+    command = "pagemill train --from" if "finetuning" in network.config else network.config.get("command", command)
     known = [f"{name} {loop[key]}" for name, key in (("seed", "seed"), ("steps", "steps")) if key in loop]
     known += [f"peak learning rate {loop['learning_rate']}"] if "learning_rate" in loop else []
     text = f"**{title}**: `{command}`, {', '.join([*known, 'AdamW, averaged weights'])}."
     if network.best:
         left_out = ("step", "seconds", "loss", "dropped", "waiting", "examples_per_s")
-        shown = ", ".join(f"{k} {v:.4g}" for k, v in network.best.items() if k not in left_out)
-        text += f" Best validation at step {int(network.best['step'])}: {shown}."
+        figures = ", ".join(f"{k} {v:.4g}" for k, v in network.best.items() if k not in left_out)
+        text += f" Best validation at step {int(network.best['step'])}: {figures}."
     if network.environment:
         minutes = f"{network.best['seconds'] / 60:.0f} minutes of training on " if "seconds" in network.best else "On "
-        text += f" {minutes}{hardware_of(network.environment)}; commit {network.environment.get('commit')}."
+        commit = network.environment.get("commit")
+        text += f" {minutes}{hardware_of(network.environment)}{f'; commit {commit}' if commit else ''}."
     if network.bundle:
         text += f" Taken as it is from the bundle {network.bundle}."
-    shown_config = json.dumps({k: v for k, v in network.config.items() if k != "loop"}, indent=1, default=str)
+    shown_config = json.dumps(
+        {k: v for k, v in network.config.items() if k not in ("loop", "command")}, indent=1, default=str
+    )
     return f"{text}\n\n```json\n{shown_config}\n```"
 
 

@@ -12,22 +12,17 @@ import keras
 import numpy as np
 
 from ocr_model.document import Box
-from ocr_model.errors import BadInput
-from ocr_model.examples import is_validation
 from ocr_model.finder import FinderConfig, build_finder, maps_function
 from ocr_model.layout import LineFinder
-from ocr_model.record_files import MANIFEST
-from trainer.finder_samples import Place, SampleConfig, samples, stacked
+from trainer.finder_loss import FinderLoss
+from trainer.finder_samples import Place, SampleConfig, divided_pages, samples, stacked
 from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
-from trainer.losses import FinderLoss
-from trainer.page_records import record_pages
-from trainer.page_truth import TruePage, load_pages
+from trainer.page_truth import TruePage
 from trainer.synthesis.fonts import find_fonts
 from trainer.synthesis.page_render import render
 from trainer.synthesis.pages import draw_page
 from trainer.synthesis.text import TextSource
 
-PREPARED_AREA_PX = 1.5e6
 RENDERED = "rendered"
 
 
@@ -156,26 +151,6 @@ def found_lines(pages: Sequence[TruePage], count: int = 2) -> Callable[[keras.Mo
         return drawn
 
     return pictures
-
-
-def divided_pages(data: Path, validation_share: float) -> tuple[list[TruePage], list[TruePage]]:
-    """The pages of a folder, or of the records in it, for training and for validation, by document.
-
-    Raises:
-        BadInput: there is none for one of them, or the records cannot be used.
-    """
-    if (data / MANIFEST).exists():
-        learnt, held_out = record_pages(data, PREPARED_AREA_PX, validation_share)
-    else:
-        pages = load_pages(data, PREPARED_AREA_PX)
-        held_out = [page for page in pages if is_validation(page.document, validation_share)]
-        learnt = [page for page in pages if not is_validation(page.document, validation_share)]
-    if not learnt or not held_out:
-        raise BadInput(
-            f"{data} has {len(learnt)} pages with truth to learn from and {len(held_out)} to validate on",
-            "add pages of other documents, or give another --validation-share",
-        )
-    return learnt, held_out
 
 
 def train_finder(

@@ -15,13 +15,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from trainer.page_truth import TruePage, truth_maps
+from ocr_model.errors import BadInput
+from ocr_model.examples import is_validation
+from ocr_model.record_files import MANIFEST
+from trainer.page_records import record_pages
+from trainer.page_truth import TruePage, load_pages, truth_maps
 from trainer.synthesis.fonts import FontFace, find_fonts
 from trainer.synthesis.page_plan import TrueLine
 from trainer.synthesis.page_render import render
 from trainer.synthesis.page_sheet import Texts
 from trainer.synthesis.pages import draw_page
 from trainer.synthesis.text import TextSource
+
+PREPARED_AREA_PX = 1.5e6
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,26 @@ def samples_of_page(
         replace(crop(image, lines, draw_augmentation(rng, base, real, config), config), name=f"{name}, crop {i}")
         for i in range(takes)
     ]
+
+
+def divided_pages(data: Path, validation_share: float) -> tuple[list[TruePage], list[TruePage]]:
+    """The pages of a folder, or of the records in it, for training and for validation, by document.
+
+    Raises:
+        BadInput: there is none for one of them, or the records cannot be used.
+    """
+    if (data / MANIFEST).exists():
+        learnt, held_out = record_pages(data, PREPARED_AREA_PX, validation_share)
+    else:
+        pages = load_pages(data, PREPARED_AREA_PX)
+        held_out = [page for page in pages if is_validation(page.document, validation_share)]
+        learnt = [page for page in pages if not is_validation(page.document, validation_share)]
+    if not learnt or not held_out:
+        raise BadInput(
+            f"{data} has {len(learnt)} pages with truth to learn from and {len(held_out)} to validate on",
+            "add pages of other documents, or give another --validation-share",
+        )
+    return learnt, held_out
 
 
 _worker: dict[str, object] = {}

@@ -32,25 +32,12 @@ class Loss(Protocol):
         ...
 
 
-class _FromFields:
-    """Keras's way of saving an object that is a frozen dataclass of plain values."""
-
-    def get_config(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload]
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        return cls(**config)
-
-
-# ---- lines
-
 LEAST_LOGIT = 60.0  # e^-60 is 1e-26, which float32 still holds
 
 
 @keras.saving.register_keras_serializable("pagemill")
 @dataclass(frozen=True)
-class CtcLoss(_FromFields):
+class CtcLoss:
     """Connectionist temporal classification (Graves et al. 2006), a character.
 
     A line that needs more time steps than it has counts nothing and is counted in the second of the sums; TensorFlow
@@ -83,6 +70,13 @@ class CtcLoss(_FromFields):
 
     def dropped(self, sums: Any) -> int:
         return int(sums[1])
+
+    def get_config(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CtcLoss:
+        return cls(**config)
 
 
 def steps_needed(labels: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
@@ -133,74 +127,3 @@ def bounded(logits: tf.Tensor) -> tf.Tensor:
     """
     least = tf.reduce_max(logits, axis=-1, keepdims=True) - LEAST_LOGIT
     return logits + tf.stop_gradient(tf.maximum(logits, least) - logits)
-
-
-# ---- pages
-
-
-@keras.saving.register_keras_serializable("pagemill")
-@dataclass(frozen=True)
-class FinderLoss(_FromFields):
-    """Cross-entropy + Dice for core and ends, smooth L1 of the logarithm of the heights, cross-entropy of the turn.
-
-    Attributes:
-        ends, heights, orientation: weights of these parts, beside the core's 1.
-    """
-
-    ends: float = 0.7
-    heights: float = 1.0
-    orientation: float = 0.1
-
-    def sums(self, outputs: Any, batch: Batch) -> tf.Tensor:
-        maps = tf.cast(outputs["maps"], tf.float32)
-        weights = tf.cast(batch["weights"], tf.float32)
-        counted = tf.cast(batch["counted"], tf.float32) * weights[:, None, None]
-        core = tf.cast(batch["core"], tf.float32)
-        votes = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            batch["orientation"], tf.cast(outputs["orientation"], tf.float32)
-        )
-        return tf.concat(
-            [
-                marked_sums(maps[..., 0], core, counted),
-                marked_sums(maps[..., 1], tf.cast(batch["ends"], tf.float32), counted),
-                heights_sums(maps[..., 2:], tf.cast(batch["heights"], tf.float32), core * counted),
-                [tf.reduce_sum(votes * tf.cast(batch["orientation_counted"], tf.float32) * weights)],
-                [tf.reduce_sum(weights)],
-            ],
-            axis=0,
-        )
-
-    def value(self, sums: tf.Tensor) -> tf.Tensor:
-        return (
-            marked_loss(sums[0:5])
-            + self.ends * marked_loss(sums[5:10])
-            + self.heights * sums[10] / (sums[11] + 1.0)
-            + self.orientation * sums[12] / tf.maximum(1.0, sums[13])
-        )
-
-    def dropped(self, sums: Any) -> int:
-        return 0
-
-
-def marked_sums(logits: tf.Tensor, truth: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
-    """[5] float32: cross-entropy, pixels that count, marked and true, marked, true.
-
-    Args:
-        logits, truth, counted: [B, h, w] float32; truth and counted are 0 or 1.
-    """
-    entropy = tf.nn.sigmoid_cross_entropy_with_logits(truth, logits) * counted
-    marked, truth = tf.sigmoid(logits) * counted, truth * counted
-    return tf.stack([tf.reduce_sum(x) for x in (entropy, counted, marked * truth, marked, truth)])
-
-
-def marked_loss(sums: tf.Tensor) -> tf.Tensor:
-    """Binary cross-entropy plus Dice (Milletari et al. 2016) over the pixels that count; see `marked_sums`."""
-    dice = 1 - (2 * sums[2] + 1) / (sums[3] + sums[4] + 1)
-    return 2 * sums[0] / (sums[1] + 1.0) + dice
-
-
-def heights_sums(predicted: tf.Tensor, truth: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """[2] float32: smooth L1 of logarithms, so of the relative error, and pixels. [B, h, w, 2] and [B, h, w]."""
-    difference = tf.abs(predicted - truth)
-    smooth = tf.where(difference < 0.1, difference**2 / 0.2, difference - 0.05)
-    return tf.stack([tf.reduce_sum(tf.reduce_sum(smooth, axis=-1) * where), tf.reduce_sum(where)])

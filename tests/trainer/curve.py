@@ -18,9 +18,10 @@ import numpy as np
 
 from ocr_model.finder import FinderConfig, build_finder
 from ocr_model.recogniser import RecogniserConfig, build_recogniser
+from trainer.finder_loss import FinderLoss
 from trainer.line_data import make_batch
 from trainer.loop import FedBatch, Learning, LoopConfig, Ways, train
-from trainer.losses import CtcLoss, FinderLoss
+from trainer.losses import CtcLoss
 from trainer.recogniser import arrays
 from trainer.strategy import Hardware
 

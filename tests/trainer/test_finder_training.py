@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -14,11 +17,13 @@ from PIL import Image, ImageDraw, ImageFont
 from ocr_model.document import Box
 from ocr_model.finder import FinderConfig
 from ocr_model.layout import LayoutConfig, lines_from_maps
+from trainer.card import read_run
 from trainer.finder import FinderTrainingConfig, line_box, matched, rendered_pages, train_finder
 from trainer.finder_samples import Augmentation, Place, SampleConfig, crop, draw_augmentation, samples
 from trainer.loop import LoopConfig
 from trainer.page_truth import TruePage, load_pages, true_lines, truth_maps
 from trainer.synthesis.page_plan import TrueLine
+from trainer.validate_run import validate
 
 LINE = TrueLine(((20.0, 60.0), (200.0, 60.0)), 12.0, 20.0, 6.0)
 
@@ -160,3 +165,18 @@ def test_a_small_run_leaves_a_checkpoint(tmp_path: Path):
     train_finder(config, tmp_path / "data", None, tmp_path / "run")
     assert (tmp_path / "run" / "best.weights.h5").exists()
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
+
+
+@pytest.mark.slow
+def test_weights_learnt_with_jax_are_validated_with_tensorflow(tmp_path: Path):
+    write_data(tmp_path / "data", 40)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "en_words.txt").write_text("some words that are set on a page\n")
+    folders = ["--data", str(tmp_path / "data"), "--text", str(tmp_path / "text")]
+    command = [sys.executable, "-m", "trainer.jax_task", "finder", *folders, "--output", str(tmp_path / "run")]
+    command += ["--minutes", "0.1", "--network", "small=filters=(2,3,4,5),dilations=(1,)", "--memory-gb", "0.2"]
+    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = tmp_path / "run" / "small"
+    assert validate(run, tmp_path / "data", tmp_path / "text")["miss"] <= 1.0
+    assert read_run(run).config["loop"]["steps"] > 0

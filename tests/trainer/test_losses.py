@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.losses import CtcLoss, FinderLoss, ctc_losses, focal_weights, heights_sums, marked_loss, marked_sums
+from trainer.finder_loss import FinderLoss, heights_sums, marked_loss, marked_sums
+from trainer.losses import CtcLoss, ctc_losses, focal_weights
 
 WAYS = pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
 
