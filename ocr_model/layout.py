@@ -6,6 +6,7 @@ coordinates are pixels of the upright image: `np.rot90(image, -quarter_turns)`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -27,7 +28,7 @@ class LayoutConfig:
     """What counts as a line, as one line, and as a column. Heights are ascender + descender of the lines concerned.
 
     Attributes:
-        page_area_px: area that a page is reduced to; never enlarged.
+        page_area_px: area of the canvas that a page is reduced to; never enlarged.
         largest_area_px: of the second pass, which a page of small print gets.
         small_x_height_px, wanted_x_height_px: below the first a second pass is made, at a scale that gives the second.
         core, end: thresholds of the probabilities.
@@ -47,7 +48,7 @@ class LayoutConfig:
         paragraph_gap: a distance of baselines beyond so many times the usual one begins a region.
     """
 
-    page_area_px: float = 750_000
+    page_area_px: float = 765_000
     largest_area_px: float = 2_500_000
     small_x_height_px: float = 5.0
     wanted_x_height_px: float = 7.0
@@ -160,29 +161,30 @@ class LineFinder:
         """
         turns = quarter_turns or 0
         upright = np.rot90(image, -turns)
-        scale = min(1.0, float(np.sqrt(self.config.page_area_px / image.size)))
-        small, maps = self._seen(upright, scale)
+        scale, canvas = fitting(upright.shape, self.config.page_area_px)
+        small, maps = self._seen(upright, scale, canvas)
         probability = tuple(float(p) for p in np.roll(maps["orientation"], turns))
         if quarter_turns is None:
             turns = int(np.argmax(probability))
             if turns and probability[turns] >= self.config.orientation:
                 upright = np.rot90(image, -turns)
-                small, maps = self._seen(upright, scale)
+                scale, canvas = fitting(upright.shape, self.config.page_area_px)
+                small, maps = self._seen(upright, scale, canvas)
             else:
                 turns = 0
         lines = self._lines(small, maps, scale)
         finer = self._finer_scale(lines, scale, image.size)
         if finer > scale:
-            lines = self._lines(*self._seen(upright, finer), finer)
+            lines = self._lines(*self._seen(upright, finer, None), finer)
         skew = skew_of(lines)
         roomy = dict(zip(lines, with_room(lines, self.config), strict=True))
         ordered = in_reading_order(lines, skew, self.config)
         regions = tuple(FoundRegion(tuple(roomy[line] for line in group)) for group in ordered)
         return FoundPage(regions, turns, skew, probability)  # type: ignore[arg-type]
 
-    def _seen(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, Maps]:
+    def _seen(self, image: np.ndarray, scale: float, canvas: tuple[int, int] | None) -> tuple[np.ndarray, Maps]:
         small = reduced(image, scale)
-        maps = self.maps(padded(small)[None, :, :, None])
+        maps = self.maps(padded(small, canvas)[None, :, :, None])
         return small, {name: np.asarray(value)[0] for name, value in maps.items()}
 
     def _lines(self, small: np.ndarray, maps: Maps, scale: float) -> list[FoundLine]:
@@ -211,11 +213,54 @@ def reduced(image: np.ndarray, scale: float) -> np.ndarray:
     return np.asarray(cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA))
 
 
-def padded(image: np.ndarray) -> np.ndarray:
-    """White on the right and at the bottom up to multiples of 32: a function of the image's own size alone."""
+@functools.cache
+def canvases(area_px: float) -> tuple[tuple[int, int], ...]:
+    """Heights and widths, multiples of 32, that hold about so many pixels: each up to an eighteenth wider than the one
+    before, so that a page fills 0.96 of its canvas or more.
+
+    Pages are fitted into these few sizes, because the processor's code for the network is made anew for each size,
+    which takes as long as half a page and 4 MB.
+    """
+    widths, width = [], 7
+    while width * width * PAGE_MULTIPLE_PX**2 < 12 * area_px:  # up to twelve times as wide as high, and as high as wide
+        widths.append(width)
+        width = max(width + 1, round(width * 18 / 17))
+    heights = [max(1, round(area_px / (width * PAGE_MULTIPLE_PX**2))) for width in widths]
+    pairs = zip(heights, widths, strict=True)
+    return tuple((height * PAGE_MULTIPLE_PX, width * PAGE_MULTIPLE_PX) for height, width in pairs)
+
+
+def fitting(shape: tuple[int, ...], area_px: float) -> tuple[float, tuple[int, int] | None]:
+    """The scale, at most 1, at which an image of that shape is seen largest in a canvas, and the canvas.
+
+    >>> fitting((3072, 2208), 750_000), fitting((300, 200), 750_000)
+    ((0.3333333333333333, (1024, 736)), (1.0, None))
+    """
+    height, width = shape
+    if height * width <= area_px:
+        return 1.0, None
+    scales = [min(1.0, rows / height, columns / width) for rows, columns in canvases(area_px)]
+    best = max(range(len(scales)), key=scales.__getitem__)
+    return scales[best], canvases(area_px)[best]
+
+
+def padded(image: np.ndarray, canvas: tuple[int, int] | None = None) -> np.ndarray:
+    """White on the right and at the bottom up to a canvas, by default to sides that are multiples of 32 and few: a
+    function of the image's own size alone."""
     height, width = image.shape
-    below, right = -height % PAGE_MULTIPLE_PX, -width % PAGE_MULTIPLE_PX
-    return np.pad(image, ((0, below), (0, right)), constant_values=255)
+    rows, columns = canvas or (_side(height), _side(width))
+    return np.pad(image, ((0, rows - height), (0, columns - width)), constant_values=255)
+
+
+def _side(side_px: int) -> int:
+    """
+    >>> [_side(side) for side in (1, 500, 520, 1100)]
+    [32, 512, 576, 1152]
+    """
+    step = PAGE_MULTIPLE_PX
+    while side_px > 16 * step:
+        step *= 2
+    return -(-side_px // step) * step
 
 
 # --- Maps to lines ---------------------------------------------------------------------------------------------------
