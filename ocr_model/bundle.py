@@ -14,7 +14,6 @@ Bundles of before have neither self_check/ nor SHA256SUMS; they are read all the
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import json
@@ -32,6 +31,7 @@ from ocr_model.errors import BadArgument, BadModel
 from ocr_model.language_model import FILE as LANGUAGE_MODEL
 from ocr_model.language_model import LanguageModel
 from ocr_model.line_images import LINE_HEIGHT_PX
+from ocr_model.memory import give_back
 
 FORMAT = "pagemill-bundle"
 VERSION = 1
@@ -217,13 +217,16 @@ def load_bundle(path: Path | None = None, precision: str = "auto", decoder: str 
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16() else "float32"
     suffix = "" if precision == "bfloat16" else "_float32"
+    import tensorflow  # noqa: F401
+
+    give_back()
     find = _signature(path / "finder", "find_lines" + suffix)
     read = _signature(path / "recogniser", "read_lines" + suffix)
     language_model = None
     if decoder == "beam" and (path / LANGUAGE_MODEL).exists():
         language_model = LanguageModel.load(path / LANGUAGE_MODEL).speaking(alphabet)
 
-    _give_memory_back()
+    give_back()
     read_lines = decoded(read, language_model, curve)
     return Bundle(path, _digest_of(digests), config, alphabet, precision, find, read_lines, language_model)
 
@@ -310,13 +313,6 @@ def calibration_curve(config: Mapping[str, Any]) -> Callable[[Confidences], Conf
     except (KeyError, TypeError, ValueError) as error:
         raise BadModel(f"the bundle's calibration cannot be used: {error}", "take a complete bundle") from error
     return lambda confidences: np.interp(confidences, x, y).astype(np.float32)
-
-
-def _give_memory_back() -> None:
-    """Hands what loading has freed back to the system, some 70 MB; the allocator of glibc would keep it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _signature(folder: Path, name: str) -> Callable[[npt.NDArray[np.uint8]], Arrays]:
