@@ -37,7 +37,7 @@ class FinderConfig:
         dilations: of the residual blocks at 1/16, which is where the context of a page is seen.
     """
 
-    filters: tuple[int, int, int, int] = (16, 32, 48, 64)
+    filters: tuple[int, int, int, int] = (12, 24, 40, 64)
     dilations: tuple[int, ...] = (1, 2, 4, 8)
 
 

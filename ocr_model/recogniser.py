@@ -29,9 +29,9 @@ class RecogniserConfig:
     """
 
     classes: int
-    stem_filters: tuple[int, int, int, int] = (32, 64, 80, 128)
+    stem_filters: tuple[int, int, int, int] = (16, 32, 48, 80)
     trunk_filters: int = 256
-    trunk_blocks: int = 9
+    trunk_blocks: int = 12
     trunk_width: int = 3
 
 

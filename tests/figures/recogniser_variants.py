@@ -29,13 +29,14 @@ from trainer.recogniser import RecogniserTraining, train_recogniser
 WIDTH_PX, BATCH, REPEATS = 640, 16, 25
 SHIPPED = RecogniserConfig(DEFAULT_ALPHABET.classes)
 VARIANTS = {
-    "shipped: 9 blocks of 256, width 3": SHIPPED,
+    "shipped: 12 blocks of 256, width 3, narrow stem": SHIPPED,
     "6 blocks": replace(SHIPPED, trunk_blocks=6),
-    "12 blocks": replace(SHIPPED, trunk_blocks=12),
+    "9 blocks": replace(SHIPPED, trunk_blocks=9),
+    "9 blocks, medium stem (32, 64, 80, 128)": replace(SHIPPED, trunk_blocks=9, stem_filters=(32, 64, 80, 128)),
+    "15 blocks, medium stem": replace(SHIPPED, trunk_blocks=15, stem_filters=(32, 64, 80, 128)),
     "192 channels": replace(SHIPPED, trunk_filters=192),
     "320 channels": replace(SHIPPED, trunk_filters=320),
     "width 5": replace(SHIPPED, trunk_width=5),
-    "narrow stem": replace(SHIPPED, stem_filters=(16, 32, 48, 80)),
     "wide stem": replace(SHIPPED, stem_filters=(48, 96, 128, 192)),
 }
 
