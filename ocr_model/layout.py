@@ -372,6 +372,14 @@ def _median(values: np.ndarray) -> float:
     return 0.5 * (float(middle[(len(values) - 1) // 2]) + float(middle[len(values) // 2]))
 
 
+def _quantile(values: np.ndarray, share: float) -> float:
+    """As `np.quantile`, likewise."""
+    below, part = divmod(share * (len(values) - 1), 1)
+    ordered = np.sort(values)
+    low, high = float(ordered[int(below)]), float(ordered[min(int(below) + 1, len(values) - 1)])
+    return low + part * (high - low)
+
+
 def _holds_two(mask: np.ndarray, heights: np.ndarray) -> bool:
     """Whether many columns of a component have a hole: two lines hang together somewhere."""
     return bool(np.mean(np.count_nonzero(mask, axis=0) < heights) > 0.15)
@@ -676,7 +684,7 @@ def _best_gutter(
     if len(chosen) < 2 * config.column_lines:
         return None
     left_edge, right_edge, y = level.left[chosen], level.right[chosen], level.y[chosen]
-    height = float(np.median(level.height[chosen]))
+    height = _median(level.height[chosen])
     tolerance = 0.25 * height
     alone = _on_row(y, y, 0.5 * level.height[chosen]).sum(axis=1) == 1
     best, best_score = None, 0.0
@@ -716,12 +724,12 @@ def _are_columns(left: np.ndarray, right: np.ndarray, level: _Level, config: Lay
     fills, long_shares = [], []
     for side in (left, right):
         widths = level.right[side] - level.left[side]
-        extent = float(np.quantile(level.right[side], 0.9) - np.quantile(level.left[side], 0.1))
-        height = float(np.median(level.height[side]))
+        extent = _quantile(level.right[side], 0.9) - _quantile(level.left[side], 0.1)
+        height = _median(level.height[side])
         if extent < config.column_width * height:
             return False
         level_lines = _on_row(level.y[side], level.y[side], 0.5 * height)  # the side may hold columns itself
-        fills.append(float(np.median(level_lines @ widths)) / max(extent, 1e-6))
+        fills.append(_median(level_lines @ widths) / max(extent, 1e-6))
         long_shares.append(float(np.mean(widths >= config.prose_width * height)))
     top = max(level.y[left].min(), level.y[right].min())
     bottom = min(level.y[left].max(), level.y[right].max())

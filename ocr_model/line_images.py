@@ -48,7 +48,7 @@ def cut_line(
         (x, y, 1) of the strip back to the image (for a curved baseline: along its chord).
     """
     points = np.asarray(baseline, dtype=np.float64)
-    (x0, y0), (x1, y1) = points[0], points[-1]
+    (x0, y0), (x1, y1) = points[[0, -1]].tolist()
     angle = math.atan2(y1 - y0, x1 - x0)
     cos, sin = math.cos(angle), math.sin(angle)
     length = max(1, round(math.hypot(x1 - x0, y1 - y0)))
