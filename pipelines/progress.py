@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -44,14 +42,6 @@ class Tally:
     @staticmethod
     def count(folder: str, kind: str) -> int:
         return sum(file.stat().st_size for file in Path(folder).glob(f"*.{kind}"))
-
-    @staticmethod
-    def make_folder() -> str:
-        return tempfile.mkdtemp(prefix="pagemill-tally-")
-
-    @staticmethod
-    def remove_folder(folder: str) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def progress_text(files: int, all_files: int, pages: int, elapsed_s: float) -> str:

@@ -11,9 +11,11 @@ import ctypes
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Sequence
@@ -52,6 +54,7 @@ def supervise(
         return _supervise([*command, *argv], run, output, workers, max_attempts)
     finally:
         _forget_attempts(output, run)
+        _remove_run_folders(run)
 
 
 def _supervise(command: Sequence[str], run: str, output: str, workers: int, max_attempts: int) -> int:
@@ -131,6 +134,24 @@ def _done(output: str) -> object:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return len(written_ns), max(written_ns, default=0)
+
+
+def make_run_folder(run: str) -> str:
+    """A new folder of this machine, for what the processes of a run tell each other. A child that dies leaves it to
+    its launcher."""
+    return tempfile.mkdtemp(prefix=_run_folder_prefix(run))
+
+
+def _run_folder_prefix(run: str) -> str:
+    return f"pagemill-run-{run}-"
+
+
+def _remove_run_folders(run: str) -> None:
+    folder = tempfile.gettempdir()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(_run_folder_prefix(run)):
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 def _forget_attempts(output: str, run: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from pipelines.plan import UnitReference
 from pipelines.progress import Progress, Tally
 from pipelines.read_pages import DeadPage, Outcome
 from pipelines.report import RUNS, Report, reconcile
+from pipelines.supervise import make_run_folder
 from pipelines.unit_runs import FailureLimit, OnChange, Run, is_done, limited
 
 NAMESPACE = "pagemill"  # of metrics
@@ -135,7 +137,7 @@ def run_pipeline(planned: Planned[Run], build: Build, beam_flags: Sequence[str] 
     here = None
     if options.view_as(StandardOptions).runner == LOCAL_RUNNER:
         count = options.view_as(DirectOptions).direct_num_workers or os.cpu_count() or 1
-        here = LocalWorkers(count, Tally.make_folder())
+        here = LocalWorkers(count, make_run_folder(planned.options.run))
     else:
         logging.getLogger("apache_beam").setLevel(logging.INFO)  # the job's name and state are all there is to see
     try:
@@ -145,7 +147,7 @@ def run_pipeline(planned: Planned[Run], build: Build, beam_flags: Sequence[str] 
             pipeline.run().wait_until_finish()
     finally:
         if here:
-            Tally.remove_folder(here.folder)
+            shutil.rmtree(here.folder, ignore_errors=True)
 
 
 def _progress(folder: str, planned: Planned[Run]) -> Progress:

@@ -30,14 +30,6 @@ def test_tally_goes_on_after_it_was_closed(tmp_path: Path) -> None:
     assert Tally.count(str(tmp_path), "pages") == 2
 
 
-def test_folder_of_tallies_is_made_and_removed() -> None:
-    folder = Tally.make_folder()
-    Tally(folder).add("pages")
-    for _ in range(2):
-        Tally.remove_folder(folder)
-    assert Tally.count(folder, "pages") == 0
-
-
 @pytest.mark.parametrize(
     ("files", "elapsed_s", "text"),
     [

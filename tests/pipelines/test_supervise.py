@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.outputs import locked
 from pipelines.report import reconcile
-from pipelines.supervise import SUPERVISED_RUN, WORKER_LOST, supervise
+from pipelines.supervise import SUPERVISED_RUN, WORKER_LOST, make_run_folder, supervise
 from tests import scans
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +81,19 @@ def test_child_that_always_dies_is_given_up(tmp_path: Path, capfd: pytest.Captur
     assert supervise([], str(tmp_path / "out"), 1, 2, dies) == 15
     err = capfd.readouterr().err
     assert err.count("it is started again") == 2 and "again and again" in err
+
+
+def test_folders_of_children_that_died_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    another = make_run_folder("another")
+    code = (
+        "import os, signal; from pathlib import Path; from pipelines.supervise import SUPERVISED_RUN, make_run_folder\n"
+        "Path(make_run_folder(os.environ[SUPERVISED_RUN]), 'claims').mkdir(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert supervise([], str(tmp_path / "out"), 1, 2, [sys.executable, "-c", code]) == 15
+    assert list((tmp_path / "temporary").iterdir()) == [Path(another)]
 
 
 def test_child_that_does_units_anew_is_started_again_as_long_as_they_get_done(tmp_path: Path) -> None:
