@@ -101,7 +101,7 @@ class Word:
 
     def __post_init__(self) -> None:
         _check_confidence(self.confidence)
-        if not self.text or any(c.isspace() for c in self.text):
+        if self.text.split() != [self.text]:
             raise ValueError(f"a word has characters and no space: {self.text!r}")
 
 

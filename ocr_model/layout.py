@@ -532,12 +532,12 @@ def _merged(a: _Piece, b: _Piece) -> _Piece:
 def _to_line(piece: _Piece, factor: float, config: LayoutConfig) -> FoundLine:
     """A piece in pixels of the page. The ends are moved out by what the line's end bars took, and a little more."""
     out = 0.22 * piece.ascender
-    x, y = piece.x.astype(float), piece.y.astype(float)
-    slopes = np.diff(y) / np.maximum(np.diff(x), 1e-6)
-    first = max(0.0, x[0] - out)
-    y = np.concatenate([[y[0] + slopes[0] * (first - x[0])], y[1:-1], [y[-1] + slopes[-1] * out]])
-    x = np.concatenate([[first], x[1:-1], [x[-1] + out]])
-    points = tuple((float(px * factor), float(py * factor)) for px, py in zip(x, y, strict=True))
+    x, y = piece.x.tolist(), piece.y.tolist()
+    first, last = max(0.0, x[0] - out), x[-1] + out
+    y[0] += (y[1] - y[0]) / max(x[1] - x[0], 1e-6) * (first - x[0])
+    y[-1] += (piece.y[-1].item() - piece.y[-2].item()) / max(x[-1] - x[-2], 1e-6) * out
+    x[0], x[-1] = first, last
+    points = tuple((px * factor, py * factor) for px, py in zip(x, y, strict=True))
     more = (1 + config.margin) * factor
     return FoundLine(points, piece.ascender * more, piece.descender * more)
 

@@ -171,10 +171,10 @@ def _boxes_of_spans(spans: npt.NDArray[np.float64], strip: Strip, page_size: tup
 
     The last one is made to hold all others.
     """
-    x = np.repeat(spans, 2, axis=1)  # [n, 4]: left, left, right, right
-    y = np.tile((0.0, float(strip.size[1])), (len(spans), 2))
-    points = np.stack([x, y], axis=-1) @ strip.back[:, :2].T + strip.back[:, 2]  # [n, 4, 2]
-    low, high = np.floor(points.min(axis=1)), np.ceil(points.max(axis=1))
+    along = spans[:, :, None] * strip.back[:, 0]  # [n, 2, 2]: left and right end at the top, x and y
+    across = strip.size[1] * strip.back[:, 1]
+    low = np.floor(along.min(axis=1) + np.minimum(across, 0.0) + strip.back[:, 2])
+    high = np.ceil(along.max(axis=1) + np.maximum(across, 0.0) + strip.back[:, 2])
     low[-1], high[-1] = low.min(axis=0), high.max(axis=0)
     corners = np.clip(np.concatenate([low, high], axis=1), 0, (*page_size, *page_size)).astype(int)
     return [Box(*four) for four in corners.tolist()]
@@ -186,6 +186,10 @@ def part_of_polyline(points: Sequence[Point], begin: float, end: float) -> tuple
     >>> part_of_polyline([(0, 0), (4, 1), (8, 0)], 0.25, 1.0)
     ((2.0, 0.5), (4.0, 1.0), (8.0, 0.0))
     """
+    if len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        shares = (min(max(share, 0.0), 1.0) for share in (begin, end))
+        return tuple((x0 + share * (x1 - x0), y0 + share * (y1 - y0)) for share in shares)
     xy = np.asarray(points, np.float64)
     chord = xy[-1] - xy[0]
     at = (xy - xy[0]) @ chord / max(float(chord @ chord), 1e-9)

@@ -9,6 +9,9 @@ from ocr_model.layout import (
     FoundLine,
     LayoutConfig,
     LineFinder,
+    _quantile,
+    canvases,
+    fitting,
     in_reading_order,
     lines_from_maps,
     padded,
@@ -207,6 +210,37 @@ def test_paper_and_dashes_are_not_lines():
 def test_padding_depends_on_the_image_alone():
     image = np.full((33, 64), 7, np.uint8)
     assert padded(image).shape == (64, 64) and padded(image)[33:].min() == 255
+
+
+@pytest.mark.parametrize("shape", [(3508, 2480), (2480, 3508), (2000, 1900), (5000, 700), (801, 1200)])
+def test_a_page_fills_its_canvas_and_keeps_its_scale(shape: tuple[int, int]):
+    scale, canvas = fitting(shape, 765_000)
+    assert canvas in canvases(765_000)
+    assert all(round(scale * side) <= room for side, room in zip(shape, canvas, strict=True))
+    assert canvas[0] * canvas[1] == pytest.approx(765_000, rel=0.05)
+    assert scale**2 * shape[0] * shape[1] > 0.92 * canvas[0] * canvas[1]
+
+
+def test_scans_of_one_kind_share_a_canvas_though_their_sizes_differ():
+    kinds = {fitting((3508 + 5 * i, 2480 - 5 * i), 765_000)[1] for i in range(-9, 10)}
+    assert len(kinds) == 1
+
+
+def test_a_page_of_another_shape_than_any_canvas_is_seen_all_the_same():
+    scale, canvas = fitting((60_000, 400), 765_000)
+    assert canvas is not None and round(60_000 * scale) <= canvas[0]
+
+
+def test_small_images_are_not_enlarged_and_few_sizes_are_made_of_them():
+    assert fitting((600, 800), 765_000) == (1.0, None)
+    assert {padded(np.zeros((600 + i, 700), np.uint8)).shape for i in range(40)} == {(640, 704)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 11])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_quantiles_are_those_of_numpy(count: int, share: float):
+    values = np.random.default_rng(count).normal(size=count)
+    assert _quantile(values, share) == pytest.approx(float(np.quantile(values, share)))
 
 
 def fake_maps(turns: int):

@@ -1,0 +1,59 @@
+"""What `load_bundle` makes of the graph of an exported network."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ocr_model.bundle import _dilate, _signature
+from ocr_model.errors import BadModel
+
+KERNEL = np.random.default_rng(1).normal(size=(3, 3, 2, 4)).astype(np.float32)
+
+
+class Dilated(tf.Module):
+    """A dilated convolution as Keras calls it: TensorFlow deals the pixels out to many images."""
+
+    def __init__(self, padding: str) -> None:
+        super().__init__()
+        self.padding = padding
+        self.kernel = tf.Variable(KERNEL)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None, 2), tf.uint8, name="image")])
+    def convolve(self, image: Any) -> dict[str, Any]:
+        return {"out": tf.nn.convolution(tf.cast(image, tf.float32), self.kernel, padding=self.padding, dilations=2)}
+
+
+def saved(folder: Path, padding: str) -> Dilated:
+    network = Dilated(padding)
+    tf.saved_model.save(network, str(folder), signatures={"convolve": network.convolve})
+    return network
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_a_loaded_network_computes_what_was_saved(tmp_path: Path, padding: str) -> None:
+    network = saved(tmp_path / "network", padding)
+    image = np.random.default_rng(2).integers(0, 255, (1, 9, 14, 2), dtype=np.uint8)
+    found = _signature(tmp_path / "network", "convolve")(image)
+    np.testing.assert_allclose(found["out"], network.convolve(image)["out"], rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(("padding", "expected"), [("SAME", [[1, 2, 2, 1]]), ("VALID", [])])
+def test_only_convolutions_with_the_padding_same_are_made_dilated(padding: str, expected: list[list[int]]) -> None:
+    network = Dilated(padding)
+    nodes = network.convolve.get_concrete_function().graph.as_graph_def().node
+    _dilate(nodes)
+    dilations = [list(node.attr["dilations"].list.i) for node in nodes if node.op == "Conv2D"]
+    assert [values for values in dilations if 2 in values] == expected
+
+
+def test_a_signature_that_is_not_there_and_a_damaged_file_are_told(tmp_path: Path) -> None:
+    saved(tmp_path / "network", "SAME")
+    with pytest.raises(BadModel, match="read_lines"):
+        _signature(tmp_path / "network", "read_lines")
+    for file in (tmp_path / "network" / "variables").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(BadModel, match="convolve"):
+        _signature(tmp_path / "network", "convolve")
