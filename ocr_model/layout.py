@@ -129,12 +129,14 @@ class FoundPage:
         quarter_turns: clockwise turns that make the image upright.
         skew_deg: of the lines in the upright image, positive where they fall to the right.
         orientation_probability: of 0 to 3 quarter turns, as the network sees it.
+        is_coarse: the print is so small that `find` takes a closer look, which this time it did not.
     """
 
     regions: tuple[FoundRegion, ...] = ()
     quarter_turns: int = 0
     skew_deg: float = 0.0
     orientation_probability: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    is_coarse: bool = False
 
     def lines(self) -> Iterator[FoundLine]:
         for region in self.regions:
@@ -153,11 +155,13 @@ class LineFinder:
         self.maps = maps
         self.config = config or LayoutConfig()
 
-    def find(self, image: np.ndarray, quarter_turns: int | None = None) -> FoundPage:
+    def find(self, image: np.ndarray, quarter_turns: int | None = None, upright_from: float = 0.0) -> FoundPage:
         """The lines of a page, [H, W] uint8 grey, 0 is black.
 
         Args:
             quarter_turns: clockwise turns to take for granted; None asks the network.
+            upright_from: probability of the orientation, below which no second pass is made: print that lies on its
+                side looks small.
         """
         turns = quarter_turns or 0
         upright = np.rot90(image, -turns)
@@ -174,13 +178,14 @@ class LineFinder:
                 turns = 0
         lines = self._lines(small, maps, scale)
         finer = self._finer_scale(lines, scale, image.size)
-        if finer > scale:
+        is_coarse = finer > scale and probability[turns] < upright_from
+        if finer > scale and not is_coarse:
             lines = self._lines(*self._seen(upright, finer, None), finer)
         skew = skew_of(lines)
         roomy = dict(zip(lines, with_room(lines, self.config), strict=True))
         ordered = in_reading_order(lines, skew, self.config)
         regions = tuple(FoundRegion(tuple(roomy[line] for line in group)) for group in ordered)
-        return FoundPage(regions, turns, skew, probability)  # type: ignore[arg-type]
+        return FoundPage(regions, turns, skew, probability, is_coarse)  # type: ignore[arg-type]
 
     def _seen(self, image: np.ndarray, scale: float, canvas: tuple[int, int] | None) -> tuple[np.ndarray, Maps]:
         small = reduced(image, scale)

@@ -315,7 +315,7 @@ class Reader:
         The finder's idea of the orientation is taken where it says "upright" with some certainty. Else the longest
         lines are read in every orientation that it thinks possible, and the one that reads best is taken.
         """
-        found = self.finder.find(image)
+        found = self.finder.find(image, upright_from=UPRIGHT_PROBABILITY)
         if found.quarter_turns == 0 and found.orientation_probability[0] >= UPRIGHT_PROBABILITY:
             return found
         possible = [turns for turns, p in enumerate(found.orientation_probability) if p >= POSSIBLE_PROBABILITY]
@@ -323,11 +323,13 @@ class Reader:
 
     def _best_turned(self, image: Grey, found: FoundPage, possible: Iterable[int]) -> FoundPage:
         """The page in the orientation in which its longest lines read best."""
-        others = [self.finder.find(image, turns) for turns in possible if turns != found.quarter_turns]
+        never = 2.0  # a second pass costs three first ones: it is made for the best only
+        others = [self.finder.find(image, turns, never) for turns in possible if turns != found.quarter_turns]
         longest = [_longest_lines(page) for page in (found, *others)]
         read = self._read_lines([image] * len(longest), longest)
         best = max(range(len(longest)), key=lambda i: legibility(read[i]))
-        return (found, *others)[best]
+        chosen = (found, *others)[best]
+        return self.finder.find(image, chosen.quarter_turns) if chosen.is_coarse else chosen
 
     def _shows_its_back(self, image: Grey, found: FoundPage) -> bool:
         """Whether the longest lines of a page read better in the mirror: print that shows through thin paper.

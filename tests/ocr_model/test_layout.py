@@ -298,5 +298,8 @@ def test_small_print_gets_a_second_pass():
 
     page = np.full((2000, 1600), 255, np.uint8)
     page[600:612, 200:1200] = 0
-    LineFinder(maps).find(page)
-    assert len(sizes) == 2 and sizes[1][1] > 1.5 * sizes[0][1]
+    found = LineFinder(maps).find(page)
+    assert len(sizes) == 2 and sizes[1][1] > 1.5 * sizes[0][1] and not found.is_coarse
+    sizes.clear()
+    found = LineFinder(maps).find(page, upright_from=1.1)
+    assert len(sizes) == 1 and found.is_coarse  # a page that may lie on its side is not looked at twice

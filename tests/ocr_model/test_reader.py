@@ -110,6 +110,23 @@ def test_a_turned_page_is_read_upright_and_its_boxes_lie_on_the_image_as_given(r
     assert (image[box.top : box.bottom, box.left : box.right] < 128).any()
 
 
+def test_small_print_on_its_side_is_looked_at_closely_once_it_is_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.full((3300, 2550), 245, np.uint8)
+    for i in range(40):
+        text = f"{LINES[i % 4]} {LINES[(i + 1) % 4]} {LINES[(i + 2) % 4]}"
+        cv2.putText(image, text, (70, 100 + 32 * i), cv2.FONT_HERSHEY_COMPLEX, 0.55, 20, 1, cv2.LINE_AA)
+    reader = Reader.load()
+    passes: list[int] = []
+    maps = reader.finder.maps
+    monkeypatch.setattr(reader.finder, "maps", lambda images: passes.append(images.size) or maps(images))
+    (upright,) = reader.read([image])
+    assert len(passes) == 2 and passes[1] > 1.5 * passes[0]
+    passes.clear()
+    (turned,) = reader.read([np.ascontiguousarray(np.rot90(image))])
+    assert sum(size > 1.5 * min(passes) for size in passes) == 1
+    assert turned.text == upright.text
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 800), (600, 400)])
 @pytest.mark.parametrize("grey", [0, 128, 255])
 def test_a_page_without_print_is_empty(reader: Reader, shape: tuple[int, int], grey: int) -> None:
