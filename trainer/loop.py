@@ -183,6 +183,9 @@ class Step:
         self._sums = _function(self._sums_of, jit_compile=True) if jit and not alone else self._sums_of
         static = config.jit or on_tpu
         self._run = _function(self._on_all, reduce_retracing=not static, jit_compile=True if jit and alone else None)
+        self._general: set[tuple[bool, bool]] | None = (
+            None if static else set()
+        )  # which of the ways to call it have been traced
         self.gathered: list[tf.Variable] = []
         if config.accumulate > 1:
             with strategy.scope():
@@ -203,9 +206,23 @@ class Step:
         for number, batch in enumerate(batches):
             parts = divided(batch, self.strategy.num_replicas_in_sync)
             mine = share(self.strategy, [_tensors(part) for part in parts])
-            outcome = self._run(mine, values, number == 0, number == len(batches) - 1)
+            outcome = self._traced(mine, values, number == 0, number == len(batches) - 1)
         loss, norm, sums, good, asked = (x.numpy() for x in outcome)
         return Result(float(loss), float(norm), sums, bool(good), float(asked) > 0)
+
+    def _traced(self, batch: Any, scalars: Mapping[str, tf.Tensor], begins: bool, ends: bool) -> list[tf.Tensor]:
+        """The step, traced for any number of examples.
+
+        With a number that is known and a width that is not, TensorFlow 2.21 folds a wrong padding of dilated
+        convolutions into the graph: "padded_shape is not divisible by block_shape", in the second step of a run whose
+        first two batches have as many lines of different widths.
+        """
+        if self._general is not None and (begins, ends) not in self._general:
+            general = {name: any_number(value) for name, value in batch.items()}
+            self._run.get_concrete_function(general, scalars, begins, ends)  # type: ignore[attr-defined]
+            self._general.add((begins, ends))
+        outcome: list[tf.Tensor] = self._run(batch, scalars, begins, ends)
+        return outcome
 
     def _sums_of(self, batch: Batch) -> tf.Tensor:
         return self.loss.sums(self.model(batch["inputs"], training=True), batch)
@@ -250,6 +267,13 @@ class Step:
 
         tf.__internal__.distribute.interim.maybe_merge_call(keep, self.strategy, values)
         return [s / tf.maximum(size_before + size, 1e-12) for s in sums]
+
+
+def any_number(value: Any) -> Any:
+    """The type of a tensor, or of those of several replicas, with any number of examples along the first axis."""
+    if isinstance(value, tf.distribute.DistributedValues):
+        return type(tf.type_spec_from_value(value))(*map(any_number, value.values))
+    return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
 
 
 def _function(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

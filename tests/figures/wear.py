@@ -176,10 +176,11 @@ def main() -> None:
     parser.add_argument("--read-text", type=Path, help="of the lines that are read, in Tesseract's language")
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--tesseract", default="eng", help="language; left out where it is not installed")
+    parser.add_argument("--teacher", type=Path, help="the bundle that was the default one when the wear was learnt")
     parser.add_argument("--reader", type=Path, action="append", default=[], help="further independent bundle")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    wear, teacher = Wear.load(arguments.wear), load_bundle(None)
+    wear, teacher = Wear.load(arguments.wear), load_bundle(arguments.teacher)
     print(json.dumps(wear.about["figures"]))
     learnt = wear.about["training"]["data"]
     strips = load_strips(arguments.real, learnt["exclude"], learnt["at_most"], learnt["seed"])
@@ -198,7 +199,7 @@ def main() -> None:
     for path in arguments.reader:
         bundle = load_bundle(path)
         readers[path.name] = [read_by_bundle(bundle, images) for images in to_read.forms.values()]
-    print(f"\nKept: read by the default bundle with a CER under 5 %, {len(texts)} lines\n")
+    print(f"\nKept: read by the bundle that taught with a CER under 5 %, {len(texts)} lines\n")
     print(legibility(to_read, readers, kept))
     reads = reading_network(teacher)
     print(f"\n{len(lines.clean)} windows of {WINDOW_PX} px a form, {len(real)} real lines of held-out documents\n")

@@ -124,3 +124,11 @@ def test_a_batch_is_divided_with_fillings_that_weigh_nothing() -> None:
     assert first["lengths"].tolist() == [1, 2]
     assert second["lengths"].tolist() == [3, 0]
     assert second["weights"].tolist() == [1.0, 0.0]
+
+
+def test_batches_of_one_size_and_two_widths_are_learnt_from() -> None:
+    model = build_recogniser(RecogniserConfig(3, (2, 2, 2, 2), 4, 3))  # the third block is dilated
+    step = Step(tf.distribute.get_strategy(), model, AdamW(model, 0.0), CtcLoss(), LOOP)
+    for width in (640, 320):
+        values = arrays(make_batch([(np.zeros((40, width), np.uint8), [1, 2])] * 3))
+        assert np.isfinite(step([values], 1e-3, 0.9, 1.0, False).loss)
