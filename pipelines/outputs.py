@@ -360,7 +360,7 @@ def _refuse_file_for_folder(path: str) -> None:
         NotADirectoryError: a file stands where the folder or one above it is to be.
     """
     while path and not os.path.isdir(path):
-        if os.path.lexists(path):
+        if os.path.lexists(path) and not os.path.isdir(path):  # another worker may have made it in between
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         path = os.path.dirname(path)
 
