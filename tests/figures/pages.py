@@ -76,12 +76,16 @@ def page_of_columns(rng: np.random.Generator, texts: Texts, columns: int = 3) ->
 
 
 def order_of_columns(reader: Reader, texts: Texts, count: int, seed: int = 1) -> list[float]:
-    """Per page of three columns the share of pairs of lines that stand in the right order."""
+    """Per page of three columns the share of pairs of lines that stand in the right order.
+
+    Pages that are worn so much that nothing on them is read have no order, and are left out.
+    """
     shares = []
     for n in range(count):
         image, lines = page_of_columns(np.random.default_rng([seed, n]), texts)
         right, pairs = pairs_in_order(lines, reader.read([image])[0].text)
-        shares.append(right / pairs if pairs else 0.0)
+        if pairs:
+            shares.append(right / pairs)
     return shares
 
 
