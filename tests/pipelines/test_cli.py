@@ -285,7 +285,8 @@ def test_evaluate_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFi
 # In a process of its own: what is imported, the exit code after Python's shutdown, Ctrl-C.
 
 RUN = """
-import dataclasses, sys
+import dataclasses, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from pipelines import cli
 from tests.pipelines.readers import {reader}
 cli.be_quiet()
