@@ -10,7 +10,6 @@ Several networks can learn from the same batches: what a comparison of sizes nee
 from __future__ import annotations
 
 import json
-import math
 import os
 import queue
 import threading
@@ -26,6 +25,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import optax
+
+from ocr_model.errors import PagemillError
+from trainer.schedule import decayed, half_cosine, momentum_at
 
 Values = Mapping[str, np.ndarray]
 
@@ -66,7 +68,7 @@ def learning_rate_at(step: int, share: float, config: TimedLoop) -> float:
     [0.1, 1.0, 0.5, 0.01]
     """
     warm = min(1.0, (step + 1) / config.warmup_steps)
-    return config.learning_rate * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+    return config.learning_rate * warm * half_cosine(share)
 
 
 # ---- examples
@@ -132,6 +134,7 @@ class Feed:
         """The key of the shape, and what `put` made of a batch.
 
         Raises:
+            PagemillError: of the source, such as a wrong folder.
             RuntimeError: the source ended or failed.
         """
         while True:
@@ -139,6 +142,8 @@ class Feed:
                 found: tuple[Hashable, Any] = self._ready.get(timeout=1.0)
                 return found
             except queue.Empty:
+                if isinstance(self._failed, PagemillError):  # what the user can mend
+                    raise self._failed from None
                 if self._failed is not None:
                     raise RuntimeError("there are no more examples") from self._failed
 
@@ -188,11 +193,6 @@ class Feed:
 _AHEAD = 20  # steps that are queued on the accelerator at most
 
 Losses = Callable[[Sequence[Any], Mapping[str, Any]], Any]
-
-
-def decayed(path: str) -> bool:
-    """Whether a variable has weight decay: kernels."""
-    return not path.endswith(("bias", "gain"))
 
 
 class Learner:
@@ -294,7 +294,7 @@ def learn(learner: Learner, feed: Feed, config: TimedLoop, output: Path, log_eve
     key, batch = feed.next()
     began = saved = time.monotonic()
     while (share := (time.monotonic() - began) / config.seconds) < 1.0:
-        momentum = min(config.ema, (1 + step) / (10 + step))
+        momentum = momentum_at(step, config.ema)
         losses = learner.step(key, batch, learning_rate_at(step, share, config), momentum)
         shown[str(key)] = shown.get(str(key), 0) + 1
         step += 1

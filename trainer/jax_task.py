@@ -239,6 +239,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    if keras.backend.backend() != "jax":
+        print(f"Keras uses {keras.backend.backend()} (set KERAS_BACKEND=jax)", file=sys.stderr)
+        return 2
     cv2.setNumThreads(1)
     keras.utils.set_random_seed(arguments.seed)
     keras.mixed_precision.set_global_policy(POLICY)
@@ -253,11 +256,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         make = recognisers if arguments.kind == "recogniser" else finders
         learner, feed, sizes, about = make(arguments, loop)
+        print(f"compiled for {jax.devices()[0].device_kind}", flush=True)
+        steps = learn(learner, feed, loop, arguments.output)
     except PagemillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(f"compiled for {jax.devices()[0].device_kind}", flush=True)
-    steps = learn(learner, feed, loop, arguments.output)
     arrived, shown = feed.counts()
     for name, size in sizes.items():
         command = f"python -m trainer.jax_task {arguments.kind}"

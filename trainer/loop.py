@@ -23,9 +23,10 @@ from ocr_model.errors import BadArgument, BadInput, PagemillError
 from trainer.checkpoints import Progress
 from trainer.interruption import Interrupted, StopRequest
 from trainer.losses import Batch, Loss
-from trainer.optimiser import AdamW, clipped, momentum_at, without_missing
+from trainer.optimiser import AdamW, clipped, without_missing
 from trainer.profile import Profile
 from trainer.run_folder import RunFolder, environment
+from trainer.schedule import half_cosine, momentum_at
 from trainer.strategy import Hardware, first, is_chief, open_strategy, share, together
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -121,7 +122,7 @@ def learning_rate_at(step: int, config: LoopConfig) -> float:
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return config.learning_rate * half_cosine(done)
 
 
 def next_scale(scale: float, good_steps: int, good: bool) -> tuple[float, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-NOT_DECAYED = ("bias", "gain")
+from trainer.schedule import decayed
 
 
 class AdamW:
@@ -36,7 +36,7 @@ class AdamW:
         epsilon: float = 1e-7,
     ) -> None:
         self.weights = [v.value for v in model.trainable_variables]
-        self.decays = [0.0 if v.path.endswith(NOT_DECAYED) else weight_decay for v in model.trainable_variables]
+        self.decays = [weight_decay if decayed(v.path) else 0.0 for v in model.trainable_variables]
         self.rates = [1.0 if rate_of is None else rate_of(v.path) for v in model.trainable_variables]
         self.betas, self.epsilon = (beta_1, beta_2), epsilon
         self.slots = [
@@ -123,15 +123,6 @@ def clipped(gradients: Sequence[tf.Tensor], clip_norm: float) -> tuple[list[tf.T
 def without_missing(gradients: Sequence[tf.Tensor | None], weights: Sequence[Any]) -> list[tf.Tensor]:
     """Zeros for a weight that the loss does not depend on."""
     return [tf.zeros_like(w) if g is None else g for g, w in zip(gradients, weights, strict=True)]
-
-
-def momentum_at(step: int, momentum: float) -> float:
-    """Momentum of the average at an update: smaller at the beginning, so that it forgets the initialisation.
-
-    >>> [round(momentum_at(s, 0.99), 2) for s in (1, 10, 10_000)]
-    [0.18, 0.55, 0.99]
-    """
-    return min(momentum, (1 + step) / (10 + step))
 
 
 def state_of(named: Mapping[str, tf.Variable]) -> dict[str, Any]:

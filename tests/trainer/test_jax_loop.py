@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ocr_model.errors import BadArgument
+from ocr_model.errors import BadArgument, BadInput
 from ocr_model.finder import FinderConfig
-from trainer.jax_loop import Feed, Reservoir, TimedLoop, decayed
-from trainer.jax_task import ctc_of_all, lines, most_characters, networks_of
+from trainer.jax_loop import Feed, Reservoir, TimedLoop
+from trainer.jax_task import ctc_of_all, lines, main, most_characters, networks_of
 from trainer.line_data import LineDataConfig
 from trainer.losses import ctc_losses
+from trainer.schedule import decayed
 
 
 def test_a_full_reservoir_holds_the_newest_and_gives_different_ones() -> None:
@@ -51,6 +52,22 @@ def test_the_end_of_the_examples_is_told() -> None:
     feed = Feed(iter([("a", {"x": np.zeros(2)})]), lambda _: 4, dict, TimedLoop(1.0), 1)
     with pytest.raises(RuntimeError, match="no more examples"):
         feed.next()
+
+
+def wrong_folder() -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    raise BadInput("no text folder there", "name a folder of .txt files")
+    yield
+
+
+def test_what_the_user_can_mend_is_told_as_it_is() -> None:
+    with pytest.raises(BadInput, match="no text folder"):
+        Feed(wrong_folder(), lambda _: 4, dict, TimedLoop(1.0), 1).next()
+
+
+def test_another_backend_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["finder", "--data", "d", "--text", "t", "--output", "o", "--minutes", "1"]
+    assert main(argv) == 2
+    assert "KERAS_BACKEND=jax" in capsys.readouterr().err
 
 
 def test_kernels_alone_have_weight_decay() -> None:

@@ -27,8 +27,9 @@ from trainer.checkpoints import Progress, write_atomically
 from trainer.export import recogniser_config
 from trainer.interruption import Interrupted, StopRequest
 from trainer.loop import PRECISIONS, LoopConfig, LossNotFinite, Ways, learning_rate_at
-from trainer.optimiser import AdamW, momentum_at
+from trainer.optimiser import AdamW
 from trainer.run_folder import RunFolder, environment
+from trainer.schedule import momentum_at
 from trainer.start_model import kept_weights, network_of
 from trainer.strategy import is_chief, open_strategy, together
 from trainer.synthesis.damage import apply_damage, draw_damage
