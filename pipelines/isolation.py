@@ -1,21 +1,16 @@
-"""Readers that can be stopped: in a process of their own that is killed, or beside a clock that kills this one.
+"""A reader in a process of its own, that a page may kill.
 
-Native code that hangs or crashes cannot be caught. The first attempt at a unit reads in the worker itself, beside a
-clock; if the worker dies of it, the next attempt reads page by page in a child process, and the page that kills the
-child becomes a dead letter.
+Native code that crashes cannot be caught. The first attempt at a unit reads in the worker itself, beside a clock
+(`pipelines.watched_reader`); if the worker dies of it, the next attempt reads page by page in a child process, and the
+page that kills the child, or hangs in it, becomes a dead letter.
 """
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
-import os
 import pickle
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -137,53 +132,3 @@ def _sendable(error: Exception) -> Exception:
     except Exception:  # whatever its class does when it is made anew
         return PagemillError(f"{type(error).__name__}: {error}")
     return error
-
-
-class WatchedReader:
-    """A reader whose calls must end in time, or this process is killed; what restarts it reads in isolation then.
-
-    A call has the time that its pages usually take, thrice, and one page's limit: more than one that hangs is rare.
-
-    Args:
-        timeout_s: for a page.
-    """
-
-    def __init__(self, reader: PageReader, timeout_s: float) -> None:
-        self._reader, self._timeout_s = reader, timeout_s
-        self._pages, self._took_s = 0, 0.0  # of the calls that are over
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        return getattr(self._reader, "seconds", {})
-
-    def read(self, images: Sequence[Grey]) -> list[Page]:
-        with self._in_time(len(images)):
-            return self._reader.read(images)
-
-    def read_single_lines(self, images: Sequence[Grey]) -> list[Page]:
-        with self._in_time(len(images)):
-            return self._reader.read_single_lines(images)
-
-    def limit_s(self, pages: int) -> float:
-        """For a call with so many pages. At first nothing is known, and each has its whole limit."""
-        most_s = self._timeout_s * pages
-        if not self._pages:
-            return most_s
-        return min(most_s, self._timeout_s + 3 * self._took_s / self._pages * pages)
-
-    @contextmanager
-    def _in_time(self, pages: int) -> Iterator[None]:
-        limit_s = self.limit_s(pages)
-        timer = threading.Timer(limit_s, self._kill, (limit_s, pages))
-        timer.daemon = True
-        began = time.monotonic()
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-        self._pages, self._took_s = self._pages + pages, self._took_s + time.monotonic() - began
-
-    def _kill(self, limit_s: float, pages: int) -> None:
-        logging.critical("%d pages took over %g s: the worker ends, and its unit is tried again", pages, limit_s)
-        os.kill(os.getpid(), signal.SIGKILL)

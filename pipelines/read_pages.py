@@ -36,6 +36,18 @@ class PageReader(Protocol):
     def read_single_lines(self, images: Sequence[Grey]) -> list[Page]: ...
 
 
+class PageHung(UnreadablePage):
+    """A reader was stopped because a page was not read in time.
+
+    Attributes:
+        image: the one of that page, as it was handed to the reader; None where it may be any of them.
+    """
+
+    def __init__(self, message: str, image: Grey | None) -> None:
+        super().__init__(message, "timeout")
+        self.image = image
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """What the text of a page depends on, beside the model, and how pages are gathered, on which it does not depend.
@@ -274,13 +286,28 @@ def _read_bisecting(
         raise
     except Exception as error:  # one page must not take the others along, whatever it did to the reader
         if len(batch) == 1:
-            reason = error.reason if isinstance(error, UnreadablePage) else "reader-failed"
-            return [_dead(batch[0].of, "read", error, reason)]
+            return [_dead(batch[0].of, "read", error, "reader-failed")]
+        if isinstance(error, PageHung):
+            return _read_without_hung(error, batch, reader, options, observed)
         middle = len(batch) // 2
         halves = (batch[:middle], batch[middle:])
         return [outcome for half in halves for outcome in _read_bisecting(half, reader, options, observed)]
     both = zip(batch, pages, strict=True)
     return [ReadPage(part.of, _unreduced(page, part.image), part.image, part.jpeg) for part, page in both]
+
+
+def _read_without_hung(
+    error: PageHung, batch: Sequence[_Decoded], reader: PageReader, options: ReadOptions, observed: Observed
+) -> list[ReadPage | DeadPage]:
+    """Reads the others after a page has hung; where it is not known which, each page by itself.
+
+    Halving would cost the page's limit again and again.
+    """
+    if error.image is None:
+        return [outcome for part in batch for outcome in _read_bisecting([part], reader, options, observed)]
+    hung = next(i for i, part in enumerate(batch) if part.image.pixels is error.image)
+    others = _read_bisecting([*batch[:hung], *batch[hung + 1 :]], reader, options, observed)
+    return [*others[:hung], _dead(batch[hung].of, "read", error), *others[hung:]]
 
 
 def _unreduced(page: Page, image: PageImage) -> Page:

@@ -66,11 +66,20 @@ def _supervise(command: Sequence[str], run: str, output: str, workers: int, max_
         now_done = _done(output)
         left = max_attempts + 1 if now_done != done else left - 1
         done = now_done
-        cause = "a worker died" if code == WORKER_LOST else f"the job died of {signal.Signals(-code).name}"
+        cause = _cause(code)
         if left < 1:
             logs.tell(f"pagemill: {cause}, again and again; what is done stays done", "error", exit_code=15)
             return 15
         logs.tell(f"pagemill: {cause}; it is started again", "warning")
+
+
+def _cause(code: int) -> str:
+    """Why a child with this exit code has to be started again."""
+    if code == WORKER_LOST:
+        return "a worker died"
+    if code == -signal.SIGALRM:  # see `pipelines.watched_reader`
+        return "a page hung, and the job with it"
+    return f"the job died of {signal.Signals(-code).name}"
 
 
 def _run_child(command: Sequence[str], run: str, workers: int) -> int:

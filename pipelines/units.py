@@ -15,7 +15,7 @@ from pipelines import ledger
 from pipelines.clock import cpu_seconds, now
 from pipelines.corpus import SourceFile
 from pipelines.decoder import Decoder
-from pipelines.isolation import IsolatedReader, WatchedReader
+from pipelines.isolation import IsolatedReader
 from pipelines.ledger import DeadLetter
 from pipelines.plan import Item, Unit
 from pipelines.read_pages import (
@@ -26,9 +26,11 @@ from pipelines.read_pages import (
     PageReader,
     ReadOptions,
     read_items,
+    seconds_of,
 )
 from pipelines.routing import ReaderFactory, ReaderOfBundle, Readers, Routing, SecondOpinion, load_unchanged
 from pipelines.unit_runs import UnitRun, attempted, within_limit
+from pipelines.watched_reader import WatchedReader
 from pipelines.write_pages import WriteOptions, Written, write_outcomes
 
 
@@ -40,7 +42,7 @@ class RunOptions(UnitRun):
         digests: of the bundles.
         model: digest of all of them, for the ledger.
         code: digest of the program that reads and writes.
-        watch: whether a reader that hangs kills its worker.
+        watch: whether a reader that hangs is stopped, and kills its worker where that fails.
         retry: the run takes up dead letters of units that are done.
     """
 
@@ -99,19 +101,23 @@ class Worker:
 
     def reader_of(self, source: SourceFile) -> PageReader:
         """The reader of a file, in this process."""
-        options = self.options
-        bundle = options.routing.bundle_of(source)
+        bundle = self.options.routing.bundle_of(source)
         if bundle not in self._readers_in_use:
-            reader: PageReader = self._with_second(ReaderOfBundle(self.readers, bundle))
-            watched = WatchedReader(reader, options.read.timeout_s) if options.watch else reader
-            self._readers_in_use[bundle] = watched
+            self._readers_in_use[bundle] = self._with_second(self._watched(bundle))
         return self._readers_in_use[bundle]
+
+    def _watched(self, bundle: str | None) -> PageReader:
+        reader = ReaderOfBundle(self.readers, bundle)
+        if not self.options.watch:
+            return reader
+        seconds_of(reader)  # has it loaded, now and not under the clock of its first page
+        return WatchedReader(reader, self.options.read.timeout_s)
 
     def _with_second(self, reader: PageReader) -> PageReader:
         routing = self.options.routing
         if routing.second is None:
             return reader
-        return SecondOpinion(reader, ReaderOfBundle(self.readers, routing.second), routing.second_below)
+        return SecondOpinion(reader, self._watched(routing.second), routing.second_below)
 
 
 def load_isolated(options: RunOptions, bundle: str | None) -> PageReader:

@@ -20,6 +20,7 @@ from pipelines.read_pages import (
     DeadPage,
     Observed,
     Outcome,
+    PageHung,
     PageReader,
     ReadOptions,
     ReadPage,
@@ -203,6 +204,37 @@ def test_reason_of_the_reader_is_told(any_file: SourceFile) -> None:
     letter = bad.letter
     assert (letter.page, letter.stage, letter.error, letter.reason) == (2, "read", "UnreadablePage", "timeout")
     assert letter.page_id == good.of.page_id[:-1] + "2"
+
+
+class StoppedReader(NotingReader):
+    """Was stopped at the first page that is 21 pixels wide, and knows that it was that one, or does not."""
+
+    def __init__(self, knows: bool) -> None:
+        super().__init__()
+        self._knows = knows
+
+    def read(self, images: Sequence[NDArray[np.uint8]]) -> list[Page]:
+        pages = super().read(images)
+        for image in images:
+            if image.shape[1] == 21:
+                raise PageHung("hangs", image if self._knows or len(images) == 1 else None)
+        return pages
+
+
+@pytest.mark.parametrize(
+    "knows, calls",
+    [
+        (True, [[20, 21, 22, 21, 23], [20, 22, 21, 23], [20, 22, 23]]),
+        (False, [[20, 21, 22, 21, 23], [20], [21], [22], [21], [23]]),
+    ],
+)
+def test_others_are_read_without_a_page_that_hangs_or_each_by_itself(
+    any_file: SourceFile, knows: bool, calls: list[list[int]]
+) -> None:
+    reader = StoppedReader(knows)
+    found = outcomes_of([any_file], FakeDecoder([[20, 21, 22, 21, 23]]), OPTIONS, reader)
+    assert [said(outcome) for outcome in found] == ["20x2", "timeout", "22x2", "timeout", "23x2"]
+    assert reader.calls == calls
 
 
 class LosingReader(SizeReader):

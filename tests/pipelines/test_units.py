@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -94,6 +95,36 @@ def test_page_that_hangs_in_isolation_costs_its_limit(tmp_path: Path, shared_dec
     assert reasons(tmp_path) == {"a.png": "timeout"}
     assert time.monotonic() - began < 0.5 + 15  # most of it is the child's start
     check(tmp_path)
+
+
+@pytest.mark.parametrize("second", [None, "second50"])
+def test_page_that_hangs_at_the_first_attempt_costs_its_limit_and_no_worker(
+    tmp_path: Path, shared_decoder: Decoder, second: str | None
+) -> None:
+    plan(str(tmp_path), put(tmp_path, {"a.png": png(20, 20), "b.png": png(HANGING, 20), "c.png": png(30, 20)}))
+    options = run_options(str(tmp_path), load=BadReader, watch=True, routing=Routing(second=second, second_below=0.95))
+    options = replace(options, read=replace(options.read, timeout_s=0.3))
+    began = time.monotonic()
+    (entry,) = do_units(options, shared_decoder)
+    assert time.monotonic() - began < 0.3 + 5
+    assert reasons(tmp_path) == {"b.png": "timeout"} and set(texts(tmp_path).values()) == {f"{os.getpid()}\n"}
+    assert (entry.attempt, letters(tmp_path)[0].attempts) == (1, 1)
+    check(tmp_path)
+
+
+def test_bundle_of_a_route_is_not_loaded_under_the_clock_of_its_first_page(
+    tmp_path: Path, shared_decoder: Decoder
+) -> None:
+    loaded: list[tuple[str | None, str]] = []
+
+    def load(bundle: str | None) -> SizeReader:
+        loaded.append((bundle, threading.current_thread().name))
+        return SizeReader(bundle)
+
+    options = run_options(str(tmp_path), load=load, watch=True)
+    worker = worker_of(options, shared_decoder)
+    worker.reader_of(SourceFile("a", "a", metadata=(("bundle", "french"),))).read(images(20))
+    assert loaded == [("french", threading.current_thread().name)]
 
 
 def test_unit_that_kills_every_worker_is_quarantined(tmp_path: Path, shared_decoder: Decoder) -> None:
