@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -51,7 +52,9 @@ class RealStrip:
     document: str
 
 
-def load_strips(folder: Path, exclude: Sequence[str] = (), at_most: int = 4000, seed: int = 1) -> list[RealStrip]:
+def load_strips(
+    folder: Path, exclude: Sequence[str] = (), at_most: int = 4000, seed: int = 1, left_out: Counter[str] | None = None
+) -> list[RealStrip]:
     """Real lines below a folder; their texts, if there are any, are not looked at.
 
     A sub-folder is a collection. What is taken: `SOURCE/pages/NAME.lines.json` and `SOURCE/lines/NAME.gt.txt` as
@@ -60,21 +63,33 @@ def load_strips(folder: Path, exclude: Sequence[str] = (), at_most: int = 4000, 
 
     Args:
         at_most: lines kept, so many of each collection as its square root's share.
+        left_out: is added to: images that gave no line, by reason.
 
     Raises:
-        BadInput: there is no such folder, or no line in it; it names what could not be read.
+        BadInput: there is no such folder, or no line in it; it says what was left out.
     """
     if not folder.is_dir():
         raise BadInput(f"no folder {folder}", "name a folder of line images or of page scans")
     rng = np.random.default_rng([seed, 17])
-    skipped: Counter[str] = Counter()
+    skipped: Counter[str] = Counter() if left_out is None else left_out
     found = [_strip(rng, line) for line in _with_truth(folder, exclude)]
     known = {strip.collection for strip in found}
     found += list(_without_truth(folder, {*exclude, *known}, skipped))
     if not found:
-        reasons = "".join(f"; {n} left out: {reason}" for reason, n in skipped.items())
-        raise BadInput(f"no line image and no page in {folder}{reasons}", "put .png, .jpg or .tif files there")
+        raise BadInput(
+            f"no line in {folder}{reasons_of(skipped)}", "put .png, .jpg or .tif files of lines or pages there"
+        )
     return thinned(rng, found, at_most)
+
+
+def reasons_of(left_out: Mapping[str, int]) -> str:
+    """What was left out, to be put after a sentence.
+
+    >>> reasons_of({"unreadable image": 2, "page without a line": 1}), reasons_of({})
+    ('; left out: 2 × unreadable image, 1 × page without a line', '')
+    """
+    told = ", ".join(f"{count} × {reason}" for reason, count in left_out.items())
+    return f"; left out: {told}" if told else ""
 
 
 def _with_truth(folder: Path, exclude: Sequence[str]) -> list[RealLine]:
@@ -113,7 +128,10 @@ def _without_truth(folder: Path, known: set[str], skipped: Counter[str]) -> Iter
                     yield RealStrip(at_line_height(image), name, path.stem.rsplit("_", 1)[0])
                     continue
                 finder = finder or LineFinder(load_bundle(None).find_lines)
-                yield from (RealStrip(at_line_height(strip), name, path.stem) for strip in _lines_of(finder, image))
+                lines = list(_lines_of(finder, image))
+                if not lines:
+                    skipped["page without a line"] += 1
+                yield from (RealStrip(at_line_height(strip), name, path.stem) for strip in lines)
 
 
 def _lines_of(finder: LineFinder, page: Grey) -> Iterator[Grey]:
@@ -141,8 +159,16 @@ def thinned(rng: Rng, strips: list[RealStrip], at_most: int) -> list[RealStrip]:
     return [strips[i] for i in sorted(chosen)]
 
 
-def long_enough(strips: Sequence[RealStrip], width_px: int, at_least: int = MIN_REAL_LINES) -> list[RealStrip]:
+def long_enough(
+    strips: Sequence[RealStrip],
+    width_px: int,
+    at_least: int = MIN_REAL_LINES,
+    left_out: Mapping[str, int] = MappingProxyType({}),
+) -> list[RealStrip]:
     """The strips that a window can be cut from.
+
+    Args:
+        left_out: what `load_strips` left out, for the message.
 
     Raises:
         BadInput: they are too few to learn a look from.
@@ -150,7 +176,8 @@ def long_enough(strips: Sequence[RealStrip], width_px: int, at_least: int = MIN_
     fit = [strip for strip in strips if strip.pixels.shape[1] >= width_px]
     if len(fit) < at_least:
         raise BadInput(
-            f"{len(fit)} of {len(strips)} real lines are at least {width_px} px wide at {LINE_HEIGHT_PX} px height",
+            f"{len(fit)} of {len(strips)} real lines are at least {width_px} px wide at {LINE_HEIGHT_PX} px height"
+            + reasons_of(left_out),
             f"wear is learnt from {at_least} such lines or more: give more scans, or a smaller --crop-width",
         )
     return fit

@@ -81,16 +81,21 @@ def only_seen(logits: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     return tf.where(seen[..., None] > 0, logits, nothing)
 
 
-def reading_loss(logits: tf.Tensor, labels: tf.Tensor, lengths: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
+def reading_loss(
+    logits: tf.Tensor, labels: tf.Tensor, lengths: tf.Tensor, seen: tf.Tensor, characters: tf.Tensor | None = None
+) -> tf.Tensor:
     """The recogniser's CTC loss a character, over the words that stand whole in their windows.
 
     Args:
         logits: [B, T, classes]; labels: [B, T] int32; lengths: [B] int32; seen: [B, T] float32.
+        characters: to divide by, where these are a part of a batch: those of a part of average length.
     """
     steps = tf.fill(tf.shape(lengths), tf.shape(logits)[1])
     losses = ctc_losses(only_seen(logits, seen), labels, lengths, steps, dense=False)
     read = tf.cast(lengths > 0, tf.float32)
-    return tf.reduce_sum(losses * read) / tf.maximum(1.0, tf.reduce_sum(tf.cast(lengths, tf.float32)))
+    if characters is None:
+        characters = tf.reduce_sum(tf.cast(lengths, tf.float32))
+    return tf.reduce_sum(losses * read) / tf.maximum(1.0, characters)
 
 
 def likeness(real: tf.Tensor, again: tf.Tensor) -> tf.Tensor:

@@ -128,6 +128,8 @@ class WearStep:
     def _on_one(self, batch: Any, scalars: Mapping[str, tf.Tensor], penalised: bool) -> list[tf.Tensor]:
         context = tf.distribute.get_replica_context()
         n, w = self.networks, self.weights
+        characters = context.all_reduce("sum", tf.reduce_sum(tf.cast(batch["lengths"], tf.float32)))
+        characters /= context.num_replicas_in_sync
         with tf.GradientTape(watch_accessed_variables=False) as making:
             making.watch(self.makes.weights)
             mean, log_variance = losses.split_style(n.encoder(batch["real"], training=True))
@@ -142,7 +144,11 @@ class WearStep:
             parts = {
                 "fooling": losses.fooling_loss(n.discriminator(worn, training=True)),
                 "reading": losses.reading_loss(
-                    n.reads(losses.as_read(worn), training=False)[1], batch["labels"], batch["lengths"], batch["seen"]
+                    n.reads(losses.as_read(worn), training=False)[1],
+                    batch["labels"],
+                    batch["lengths"],
+                    batch["seen"],
+                    characters,
                 ),
                 "style": tf.reduce_mean((found - wanted) ** 2),
                 "divergence": losses.divergence(mean, log_variance),

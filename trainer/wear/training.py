@@ -46,6 +46,7 @@ from trainer.wear.lines import (
     long_enough,
     noise_for,
     real_window,
+    reasons_of,
 )
 from trainer.wear.losses import as_read, only_seen
 from trainer.wear.metrics import diversity, frechet_distance, legible_share, look_of
@@ -164,9 +165,11 @@ def train_wear(config: WearTraining, output: Path, ways: Ways = Ways()) -> dict[
     keras.utils.set_random_seed(config.loop.seed)
     keras.mixed_precision.set_global_policy(ways.precision)
     bundle = load_bundle(config.bundle)
-    strips = load_strips(config.data.real, config.data.exclude, config.data.at_most, config.data.seed)
-    strips = long_enough(strips, config.data.crop_width_px)
+    left_out: Counter[str] = Counter()
+    strips = load_strips(config.data.real, config.data.exclude, config.data.at_most, config.data.seed, left_out)
+    strips = long_enough(strips, config.data.crop_width_px, left_out=left_out)
     learnt, compared = divided_strips(strips, config.data.validation_share)
+    print(f"{len(learnt)} real lines to learn from, {len(compared)} to compare with{reasons_of(left_out)}", flush=True)
     with strategy.scope():
         networks = Networks.build(config.networks, reading_network(bundle))
         makes = AdamW(Together([networks.encoder, networks.generator]), config.loop.weight_decay, None, 0.5, 0.99)

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -86,8 +87,21 @@ def test_a_folder_without_lines_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no folder"):
         load_strips(tmp_path / "none")
     (tmp_path / "x.png").write_bytes(b"nothing")
-    with pytest.raises(BadInput, match="1 left out: unreadable image"):
+    with pytest.raises(BadInput, match=r"no line in .*left out: 1 × unreadable image"):
         load_strips(tmp_path)
+
+
+def test_pages_without_a_line_are_counted_and_told_with_the_least_number(tmp_path: Path) -> None:
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"blank{number}.png"), np.full((400, 300), 240, np.uint8))
+    with pytest.raises(BadInput, match=r"no line in .*left out: 2 × page without a line"):
+        load_strips(tmp_path)
+    cv2.imwrite(str(tmp_path / "line.png"), np.zeros((40, 200), np.uint8))
+    left_out: Counter[str] = Counter()
+    strips = load_strips(tmp_path, left_out=left_out)
+    assert left_out == {"page without a line": 2}
+    with pytest.raises(BadInput, match=r"1 of 1 real lines.*2 × page without a line.*from 200 such lines"):
+        long_enough(strips, 192, left_out=left_out)
 
 
 def test_too_few_lines_are_told_with_both_numbers() -> None:

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from ocr_model.line_images import normalise_line_image
 from tests.tiny_bundle import drawn
+from tests.trainer.wear.test_networks import TINY
 from trainer.wear.losses import (
     as_read,
     discriminator_loss,
@@ -17,6 +18,7 @@ from trainer.wear.losses import (
     reading_loss,
     split_style,
 )
+from trainer.wear.networks import build_discriminator
 
 
 def test_a_line_is_read_as_the_reader_would_prepare_it() -> None:
@@ -73,6 +75,36 @@ def test_the_penalty_is_the_squared_slope_of_a_patch() -> None:
     judge = keras.Model(grey, [fine, coarse])
     penalty = gradient_penalty(judge, tf.constant(np.random.default_rng(1).random((2, 40, 64, 1), np.float32)))
     assert float(penalty) == pytest.approx((1 / 16 + 1 / 64) / 2, rel=1e-3)
+
+
+def test_the_penalty_is_that_of_differences() -> None:
+    keras.mixed_precision.set_global_policy("float32")
+    keras.utils.set_random_seed(1)
+    judge = build_discriminator(TINY)
+    line = np.random.default_rng(1).random((40, 8), np.float32)
+    half = 0.02
+    changed = np.eye(line.size, dtype=np.float32).reshape(-1, *line.shape) * half
+    above, below = ([np.asarray(s) for s in judge((line + sign * changed)[..., None])] for sign in (1, -1))
+    squared = [
+        (((up - down).sum(axis=(1, 2, 3)) / (2 * half)) ** 2).mean() for up, down in zip(above, below, strict=True)
+    ]
+    expected = (squared[0] * 16 + squared[1] * 64) / 2
+    penalty = float(gradient_penalty(judge, tf.constant(line[None, ..., None])))
+    assert expected > 1e-4
+    assert penalty == pytest.approx(expected, rel=0.02)
+
+
+def test_characters_of_a_part_are_those_of_the_whole_batch() -> None:
+    rng = np.random.default_rng(1)
+    logits = tf.constant(rng.normal(0, 1, (2, 6, 3)), tf.float32)
+    labels, lengths = tf.constant([[1, 2, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]), tf.constant([3, 1])
+    seen = tf.ones((2, 6))
+    whole = float(reading_loss(logits, labels, lengths, seen))
+    parts = [
+        float(reading_loss(logits[i : i + 1], labels[i : i + 1], lengths[i : i + 1], seen[i : i + 1], tf.constant(2.0)))
+        for i in range(2)
+    ]
+    assert np.mean(parts) == pytest.approx(whole, rel=1e-5)
 
 
 def test_the_divergence_is_that_of_samples() -> None:

@@ -1,5 +1,10 @@
 """The step on a toy: print on bright paper, worn to look like print on dark paper."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ from trainer.wear.lines import CleanWindow, make_batch
 from trainer.wear.step import LOSSES, LossWeights, Networks, Together, WearStep
 from trainer.wear.training import reading_network
 
+ROOT = Path(__file__).parents[3]
 WIDTH = 64
 
 
@@ -102,3 +108,18 @@ def test_the_penalty_holds_the_judge_back() -> None:
             outcome = step(toy_batch(number), (0.0, 5e-3), 0.9, True, False)
         slopes.append(outcome.losses["penalty"])
     assert slopes[1] < 0.5 * slopes[0]
+
+
+@pytest.mark.slow
+def test_two_devices_step_as_one_with_the_whole_batch(tmp_path: Path) -> None:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    for name, flags in (("one", []), ("two", ["--devices", "2"])):
+        words = [sys.executable, "-m", "tests.trainer.wear.one_step", str(tmp_path / f"{name}.npz"), *flags]
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert not done.returncode, done.stderr[-2000:]
+    with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
+        assert set(one.files) == set(two.files)
+        for name in one.files:
+            # Adam divides by the gradient's own size: where it is nearly 0, sums in another order move a weight.
+            np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=2e-5, err_msg=name)
+        assert any(np.abs(one[name] - one["1" + name[1:]]).max() > 5e-4 for name in one.files if "generator" in name)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from ocr_model.errors import BadArgument, BadInput, BadModel
-from tests.tiny_bundle import tiny_bundle
+from pipelines.cli import main
+from tests.tiny_bundle import drawn, tiny_bundle
 from tests.trainer.wear.test_lines import noise_strips
 from tests.trainer.wear.test_networks import TINY
 from trainer.interruption import Interrupted
@@ -73,6 +75,40 @@ def test_a_generator_that_blots_ends_the_run(real: Path, tmp_path: Path) -> None
     with pytest.raises(WearFailed, match=r"step 4: worn lines cannot be read: \d+ % .* 200 % are expected") as told:
         train_wear(config_of(real, loop), tmp_path / "run")
     assert told.value.exit_code == 5
+
+
+@pytest.fixture
+def various(tmp_path: Path) -> Path:
+    """Real lines that are far from alike: tone of paper and ink, grain, blur."""
+    folder, rng = tmp_path / "various", np.random.default_rng(1)
+    folder.mkdir()
+    line = 255 - drawn("abba" * 2).astype(np.float32)
+    for i in range(210):
+        paper, ink = rng.uniform(90, 250), rng.uniform(0, 80)
+        grey = paper + (ink - paper) * line / 255 + rng.normal(0, rng.uniform(0, 20), line.shape)
+        blurred = cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.3, 1.5))
+        cv2.imwrite(str(folder / f"doc{i // 10}_{i}.png"), np.clip(blurred, 0, 255).astype(np.uint8))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rate", "sentence"),
+    [
+        ("1e-9", r"step 3: all styles look alike: diversity 0\.0\d+, at least 0\.15 is expected"),
+        ("0.3", r"step \d: worn lines cannot be read: \d+ % with a CER under 5 %, at least 50 % are expected"),
+    ],
+)
+def test_the_command_ends_with_5_and_says_what_has_failed(
+    various: Path, tmp_path: Path, rate: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--crop-width", "128", "--batch", "2", "--steps", "9", "--validate-every", "1", "--learning-rate", rate]
+    words = ["train", "wear", "--real", str(various), "--output", str(tmp_path / "run"), *sizes]
+    assert main(words) == 5
+    said = capsys.readouterr()
+    assert re.search(sentence, said.err) and "look at the sheets" in said.err
+    assert (tmp_path / "run" / "sheets" / "000003.png").exists()
+    assert not (tmp_path / "run" / "exported").exists()
 
 
 def test_too_few_lines_are_told_before_anything_is_built(tmp_path: Path) -> None:
