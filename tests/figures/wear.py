@@ -1,9 +1,11 @@
 """Figures of wear: legibility by readers that did not teach it, distance to real lines, and the look of a collection.
 
-    python -m tests.figures.wear --wear RUN/exported --real DATA --text TEXT [--output OUT]
+    python -m tests.figures.wear --wear RUN/exported --real DATA --text TEXT [--unseen TEST] [--output OUT]
 
 Prints Markdown tables and writes `OUT/sheet.png`. The same clean lines are left clean, damaged by the renderer's own
-models, and worn; the real lines are of documents that the wear did not learn from.
+models, and worn. How far they are from real lines is measured on real lines with truth, of documents that the wear did
+not learn from: a rendered line that says the same is laid over each (`tests.figures.matched_lines`), so that the kinds
+differ in look, and not in what they say or how they are cut.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -24,13 +27,16 @@ import tensorflow as tf
 from ocr_model.bundle import Bundle, load_bundle
 from ocr_model.metrics import comparable
 from ocr_model.self_check import read_line_images
+from tests.figures.matched_lines import MatchedLine, is_typed, matched_lines
+from trainer.collection import RealLine
+from trainer.line_data import load_real_lines
 from trainer.metrics import CharacterErrors
 from trainer.synthesis.damage import apply_damage, draw_damage
 from trainer.synthesis.fonts import FontCase, find_fonts
 from trainer.synthesis.text import TextSource
 from trainer.wear.lines import CleanLine, RealStrip, clean_line, load_strips, real_window
 from trainer.wear.losses import as_read
-from trainer.wear.metrics import LEGIBLE_CER, frechet_distance, told_apart
+from trainer.wear.metrics import LEGIBLE_CER, LOOKS, frechet_distance, look_of, mean_with_interval, told_apart
 from trainer.wear.model import Wear
 from trainer.wear.sheets import as_grey, sheet
 from trainer.wear.training import divided_strips, reading_network
@@ -97,6 +103,11 @@ def features(reads: tf.keras.Model, windows: Sequence[np.ndarray]) -> np.ndarray
     return np.concatenate(found)
 
 
+def looks(windows: Sequence[np.ndarray]) -> np.ndarray:
+    """[N, 7], see `trainer.wear.metrics.look_of`."""
+    return look_of(np.stack(windows) / 255.0)
+
+
 def windows_of(rng: np.random.Generator, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     strips = [RealStrip(image, "", "") for image in images if image.shape[1] >= WINDOW_PX]
     return [real_window(rng, strip, WINDOW_PX) for strip in strips]
@@ -116,21 +127,110 @@ def legibility(lines: Lines, readers: dict[str, list[list[str]]], kept: dict[str
     return "\n".join(rows)
 
 
-def likeness(reads: tf.keras.Model, lines: Lines, real: Sequence[RealStrip], seed: int = 5) -> str:
-    """How far each form is from real lines, and how easily it is told from them."""
+def unseen_lines(data: Path, unseen: Path | None, exclude: Sequence[str], wear: Wear, seen: set[str]) -> list[RealLine]:
+    """Real lines with truth of the collections that the wear knows, of documents that it has not learnt from.
+
+    Raises:
+        SystemExit: there are none.
+    """
+    lines = load_real_lines(data, tuple(exclude))
+    if unseen is not None:
+        lines += load_real_lines(unseen, tuple(exclude))
+    lines = [line for line in lines if line.source in wear.styles and line.document not in seen]
+    if not lines:
+        raise SystemExit("no line with truth of a document that the wear did not learn from: name some with --unseen")
+    return lines
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Windows of real lines and of the same lines in other forms, as features.
+
+    Attributes:
+        real: [pairs, features]; made: form → draws of the same size.
+        documents: of the pairs; typed: [pairs] whether it is a typescript.
+    """
+
+    real: np.ndarray
+    made: dict[str, list[np.ndarray]]
+    documents: list[str]
+    typed: np.ndarray
+
+    def told(self, form: str) -> np.ndarray:
+        """[pairs] share of right answers, mean of the draws."""
+        return np.mean([told_apart(made, self.real, self.documents) for made in self.made[form]], axis=0)
+
+
+def likenesses(
+    measures: dict[str, Callable[[Sequence[np.ndarray]], np.ndarray]],
+    wear: Wear,
+    lines: Sequence[MatchedLine],
+    draws: int,
+    seed: int = 5,
+) -> dict[str, Likeness]:
+    """Of every measure the features of all forms, the windows being at the same place in all forms of a line."""
     rng = np.random.default_rng(seed)
-    count = len(lines.clean)
-    chosen = [real[int(i)] for i in rng.permutation(len(real))[: 2 * count]]
-    truth = features(reads, windows_of(rng, [strip.pixels for strip in chosen]))
-    half = len(truth) // 2
-    rows = ["| lines | Fréchet distance to real lines | told from real lines |", "|---|---|---|"]
-    means = truth.shape[1] // 2
-    for form, images in lines.forms.items():
-        made = features(reads, windows_of(rng, images))
-        distance = frechet_distance(made[:, :means], truth[:, :means])
-        rows.append(f"| {form} | {distance:.1f} | {100 * told_apart(made, truth):.1f} % |")
-    distance = frechet_distance(truth[:half, :means], truth[half:, :means])
-    rows.append(f"| other real lines | {distance:.1f} | {100 * told_apart(truth[:half], truth[half:]):.1f} % |")
+    starts = [int(rng.integers(line.real.shape[1] - WINDOW_PX + 1)) for line in lines]
+    others = [int(rng.integers(line.real.shape[1] - WINDOW_PX + 1)) for line in lines]
+
+    def windows(images: Sequence[np.ndarray], starts: Sequence[int] = starts) -> list[np.ndarray]:
+        return [image[:, start : start + WINDOW_PX] for image, start in zip(images, starts, strict=True)]
+
+    real, clean = [line.real for line in lines], [line.clean for line in lines]
+    forms = {"clean": [windows([255 - as_grey(line.ink) for line in clean])]}
+    forms["damaged"] = [windows([still_damaged(rng, line) for line in clean]) for _ in range(draws)]
+    forms["worn"] = [windows(wear.worn_lines(rng, clean)) for _ in range(draws)]
+    forms["worn in the style of the collection"] = [windows(in_own_style(rng, wear, lines)) for _ in range(draws)]
+    forms["the real lines, another window"] = [windows(real, others)]
+    documents, typed = [line.document for line in lines], np.array([is_typed(line.source) for line in lines])
+    found = {}
+    for name, measure in measures.items():
+        made = {form: [measure(drawn) for drawn in all_drawn] for form, all_drawn in forms.items()}
+        found[name] = Likeness(measure(windows(real)), made, documents, typed)
+    return found
+
+
+def still_damaged(rng: np.random.Generator, line: CleanLine) -> np.ndarray:
+    """Damaged at its place: what moves the ink is left out, as the line has been laid over a real one."""
+    damage = draw_damage(rng, line.scale)
+    return apply_damage(line.ink, replace(damage, slope=0.0, wave_px=0.0, fold_shift_px=0.0))
+
+
+def in_own_style(rng: np.random.Generator, wear: Wear, lines: Sequence[MatchedLine]) -> list[np.ndarray]:
+    styles = [wear.drawn_style(rng, wear.bank(line.source)) for line in lines]
+    seeds = [int(rng.integers(2**31)) for _ in lines]
+    return wear.worn([line.clean.ink for line in lines], styles, seeds)
+
+
+def likeness(found: Likeness) -> str:
+    """How easily each form is told from real lines, and how far it is from them."""
+    rows = ["| lines | told from real lines | less than damaged | typescripts | print | Fréchet distance |"]
+    rows.append("|---|---|---|---|---|---|")
+    damaged, means = found.told("damaged"), found.real.shape[1] // 2
+    for form, drawn in found.made.items():
+        told = found.told(form)
+        cells = [as_share(told, found.documents)]
+        cells.append("" if form == "damaged" else as_share(told - damaged, found.documents, sign="+"))
+        for chosen in (found.typed, ~found.typed):
+            cells.append(f"{100 * told[chosen].mean():.1f}" if chosen.any() else "")
+        distance = np.mean([frechet_distance(made[:, :means], found.real[:, :means]) for made in drawn])
+        rows.append(f"| {form} | {' | '.join(cells)} | {distance:.1f} |")
+    return "\n".join(rows)
+
+
+def as_share(values: np.ndarray, documents: Sequence[str], sign: str = "") -> str:
+    mean, low, high = (100 * value for value in mean_with_interval(values, documents))
+    return f"{mean:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+
+
+def seen_by_measure(found: Likeness) -> str:
+    """What a classifier can go by: its accuracy with each plain measure of the look by itself, and with all."""
+    forms = list(found.made)
+    rows = [f"| measure | {' | '.join(forms)} |", "|---|" + "---|" * len(forms)]
+    for name, part in [(n, slice(i, i + 1)) for i, n in enumerate(LOOKS)] + [("all of them", slice(None))]:
+        made = {form: [drawn[:, part] for drawn in all_drawn] for form, all_drawn in found.made.items()}
+        only = replace(found, real=found.real[:, part], made=made)
+        rows.append(f"| {name} | " + " | ".join(f"{100 * only.told(form).mean():.1f}" for form in forms) + " |")
     return "\n".join(rows)
 
 
@@ -152,20 +252,20 @@ def collections(reads: tf.keras.Model, wear: Wear, text: Path | None, real: Sequ
     return "\n".join(rows)
 
 
-def draw_sheet(wear: Wear, text: Path | None, real: Sequence[RealStrip], rows: int = 9) -> np.ndarray:
-    """Clean | worn in drawn styles | worn like the real line | that real line; windows of one width."""
-    rng, width = np.random.default_rng(4), 224
-    lines = [line for line in draw_forms(wear, text, 6 * rows, seed=4).clean if line.ink.shape[1] >= width][:rows]
-    inks = [line.ink[:, :width] for line in lines]
-    fit = [strip for strip in real if strip.pixels.shape[1] >= width]
-    chosen = [fit[int(i)] for i in rng.permutation(len(fit))[:rows]]
-    columns = [("clean", [255 - as_grey(ink) for ink in inks])]
-    for number in (1, 2):
-        styles = [wear.drawn_style(rng) for _ in inks]
-        columns.append((f"worn, style {number}", wear.worn(inks, styles, range(rows))))
-    columns.append(("worn like the real line", wear.worn(inks, list(wear.styles_of(chosen)), range(rows))))
-    columns.append(("real line", [strip.pixels[:, :width] for strip in chosen]))
-    return sheet(columns)
+def draw_sheet(wear: Wear, lines: Sequence[MatchedLine], of_source: int = 2, width: int = 240) -> np.ndarray:
+    """Clean | damaged | worn in any style | worn in the style of the collection | real; windows of one width."""
+    rng, shown = np.random.default_rng(4), []
+    for source in sorted({line.source for line in lines}):
+        shown += [line for line in lines if line.source == source and line.real.shape[1] >= width][:of_source]
+    clean = [line.clean for line in shown]
+    columns = [
+        ("clean", [255 - as_grey(line.ink) for line in clean]),
+        ("damaged", [still_damaged(rng, line) for line in clean]),
+        ("worn", wear.worn_lines(rng, clean)),
+        ("worn as its collection", in_own_style(rng, wear, shown)),
+        ("real line", [line.real for line in shown]),
+    ]
+    return sheet([(name, [image[:, :width] for image in images]) for name, images in columns])
 
 
 def main() -> None:
@@ -177,6 +277,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--tesseract", default="eng", help="language; left out where it is not installed")
     parser.add_argument("--teacher", type=Path, help="the bundle that was the default one when the wear was learnt")
+    parser.add_argument("--unseen", type=Path, help="further lines with truth that it did not learn from")
+    parser.add_argument("--matched", type=int, default=160, help="lines of a collection that are compared")
+    parser.add_argument("--draws", type=int, default=3, help="of damage, styles and grain, for the comparison")
     parser.add_argument("--reader", type=Path, action="append", default=[], help="further independent bundle")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -185,8 +288,8 @@ def main() -> None:
     learnt = wear.about["training"]["data"]
     strips = load_strips(arguments.real, learnt["exclude"], learnt["at_most"], learnt["seed"])
     strips = [strip for strip in strips if strip.pixels.shape[1] >= learnt["crop_width_px"]]
-    real = divided_strips(strips, learnt["validation_share"])[1]
-    lines = draw_forms(wear, arguments.text, arguments.count)
+    seen = {strip.document for strip in divided_strips(strips, learnt["validation_share"])[0]}
+    lines = unseen_lines(arguments.real, arguments.unseen, learnt["exclude"], wear, seen)
     to_read = draw_forms(wear, arguments.read_text or arguments.text, arguments.count, seed=6)
     texts = [line.text for line in to_read.clean]
     own = [read_by_bundle(teacher, images) for images in to_read.forms.values()]
@@ -201,14 +304,24 @@ def main() -> None:
         readers[path.name] = [read_by_bundle(bundle, images) for images in to_read.forms.values()]
     print(f"\nKept: read by the bundle that taught with a CER under 5 %, {len(texts)} lines\n")
     print(legibility(to_read, readers, kept))
+    matches = matched_lines(np.random.default_rng(1), lines, FontCase(find_fonts()), WINDOW_PX, arguments.matched)
+    correlation = float(np.median([line.correlation for line in matches]))
+    count = len({line.document for line in matches})
+    print(
+        f"\n{len(matches)} real lines of {count} documents and rendered ones in their places, {len(lines)} lines tried"
+    )
+    print(f"median correlation of their ink {correlation:.2f}; told apart in per cent, 95 % intervals over documents\n")
+    judge = reading_network(load_bundle(None))
+    found = likenesses({"features": partial(features, judge), "looks": looks}, wear, matches, arguments.draws)
+    print(likeness(found["features"]))
+    print("\nTold from real lines in per cent by plain measures\n")
+    print(seen_by_measure(found["looks"]))
     reads = reading_network(teacher)
-    print(f"\n{len(lines.clean)} windows of {WINDOW_PX} px a form, {len(real)} real lines of held-out documents\n")
-    print(likeness(reads, lines, real))
     print("\nFréchet distance to the real lines of a collection\n")
     print(collections(reads, wear, arguments.text, strips, arguments.count))
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(arguments.output / "sheet.png"), draw_sheet(wear, arguments.text, real))
+        cv2.imwrite(str(arguments.output / "sheet.png"), draw_sheet(wear, matches))
 
 
 if __name__ == "__main__":

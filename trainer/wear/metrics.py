@@ -53,6 +53,9 @@ def diversity(looks: Matrix, real: Matrix) -> float:
     return float((spread / np.maximum(1e-6, np.asarray(real, np.float64).std(axis=0))).mean())
 
 
+LOOKS = ("ink", "paper", "white", "spread of the paper", "grain", "steepest steps", "stains")
+
+
 def look_of(grey: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """[B, 7] plain measures of a look that a text hardly changes: tones, contrast, grain and stains.
 
@@ -60,8 +63,9 @@ def look_of(grey: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         grey: [B, 40, W] of 0 black to 1 white.
 
     Returns:
-        Tone of the ink (2nd percentile) and of the paper (median, 95th), spread of the paper's tone, grain (neighbours'
-        differences in the lighter half), blur (steepest steps), and what is left in coarse cells of 8 px.
+        As in `LOOKS`: tone of the ink (2nd percentile) and of the paper (median, 95th), spread of the paper's tone,
+        grain (neighbours' differences in the lighter half), blur (steepest steps), and what is left in coarse cells of
+        8 px.
     """
     grey = np.asarray(grey, np.float64)
     flat = grey.reshape(len(grey), -1)
@@ -87,30 +91,63 @@ def legible_share(truths: Sequence[str], readings: Sequence[str]) -> float:
     return float(np.mean([rate < LEGIBLE_CER for rate in rates])) if rates else 0.0
 
 
-def told_apart(first: Matrix, second: Matrix, seed: int = 1, folds: int = 5) -> float:
-    """Accuracy of a logistic regression that tells two sets of features apart, on samples that it was not fitted to.
+def told_apart(
+    made: Matrix, real: Matrix, documents: Sequence[str], seeds: int = 5, folds: int = 5
+) -> npt.NDArray[np.float64]:
+    """How well a logistic regression tells made from real samples of documents that it was not fitted to.
 
-    0.5 is chance: both sets are taken at the size of the smaller one. Fitted by iteratively reweighted least squares
-    with a ridge.
+    Fitted by iteratively reweighted least squares with a ridge; documents are divided anew for each seed.
 
     Args:
-        first, second: [samples, features].
+        made, real: [pairs, features], a row of each belonging together (of the same text, say).
+        documents: of the pairs; a document is in one fold only.
+
+    Returns:
+        [pairs] share of right answers; 0.5 is chance.
     """
-    count = min(len(first), len(second))
-    if count < folds:
-        raise ValueError(f"{count} samples of a kind, {folds} folds")
-    rng = np.random.default_rng(seed)
-    values = np.concatenate([x[rng.permutation(len(x))[:count]] for x in (first, second)]).astype(np.float64)
+    count = len(documents)
+    if len(made) != count or len(real) != count or len(set(documents)) < folds:
+        raise ValueError(
+            f"{len(made)} and {len(real)} samples, {count} names of {len(set(documents))} documents, {folds} folds"
+        )
+    values = np.concatenate([made, real]).astype(np.float64)
     kinds = np.repeat([0.0, 1.0], count)
-    part = np.tile(np.arange(count) % folds, 2)
-    right = 0
-    for fold in range(folds):
-        train, test = part != fold, part == fold
-        mean, deviation = values[train].mean(0), values[train].std(0) + 1e-6
-        scaled = np.column_stack([(values - mean) / deviation, np.ones(len(values))])
-        weights = _logistic(scaled[train], kinds[train])
-        right += int(((scaled[test] @ weights > 0) == (kinds[test] > 0.5)).sum())
-    return right / len(kinds)
+    right = np.zeros(2 * count)
+    for seed in range(seeds):
+        part = np.tile(_folds(np.random.default_rng(seed), documents, folds), 2)
+        for fold in range(folds):
+            train, test = part != fold, part == fold
+            mean, deviation = values[train].mean(0), values[train].std(0) + 1e-6
+            scaled = np.column_stack([(values - mean) / deviation, np.ones(len(values))])
+            weights = _logistic(scaled[train], kinds[train])
+            right[test] += (scaled[test] @ weights > 0) == (kinds[test] > 0.5)
+    return (right[:count] + right[count:]) / (2 * seeds)
+
+
+def _folds(rng: np.random.Generator, documents: Sequence[str], folds: int) -> npt.NDArray[np.int64]:
+    """The fold of each pair: documents in any order, the large ones first, each to the smallest fold."""
+    names, where, sizes = np.unique(np.asarray(documents), return_inverse=True, return_counts=True)
+    fold_of, filled = np.zeros(len(names), np.int64), np.zeros(folds)
+    order = rng.permutation(len(names))
+    for name in order[np.argsort(-sizes[order], kind="stable")]:
+        fold_of[name] = int(np.argmin(filled + 1e-6 * rng.random(folds)))
+        filled[fold_of[name]] += sizes[name]
+    return np.asarray(fold_of[where])
+
+
+def mean_with_interval(
+    values: npt.NDArray[np.floating], documents: Sequence[str], seed: int = 1, draws: int = 2000
+) -> tuple[float, float, float]:
+    """The mean of values with its 95 % interval, a bootstrap (Efron 1979) over documents.
+
+    >>> mean_with_interval(np.array([1.0, 1.0, 1.0]), ["a", "a", "b"])
+    (1.0, 1.0, 1.0)
+    """
+    _, where = np.unique(np.asarray(documents), return_inverse=True)
+    sums, counts = np.bincount(where, values), np.bincount(where)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
+    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
+    return float(np.mean(values)), float(low), float(high)
 
 
 def _logistic(values: npt.NDArray[np.float64], kinds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -89,17 +89,21 @@ class Wear:
             found.append(encode(grey=tf.constant(pixels[None, ..., None]))["mean"].numpy()[0])
         return np.stack(found) if found else np.zeros((0, self.style_size), np.float32)
 
-    def bank(self, collection: str | None, exclude: Sequence[str] = ()) -> Array | None:
-        """Styles to draw from; None stands for the prior, where no collection is named.
+    def bank(self, collection: str | None = None, exclude: Sequence[str] = ()) -> Array:
+        """Styles to draw from, [styles, Z] float32.
+
+        Styles of real lines fill but a part of the normal distribution that they are held to; what is drawn from the
+        rest of it looks like no real line.
 
         Args:
-            collection: the name of one that was learnt from, or a folder of real lines or pages, which may be new.
+            collection: the name of one that was learnt from, or a folder of real lines or pages, which may be new; None
+                takes all that was learnt from.
 
         Raises:
             BadInput: neither of these.
         """
         if collection is None:
-            return None
+            return np.concatenate([self.styles[name] for name in sorted(self.styles)])
         if collection in self.styles:
             return self.styles[collection]
         folder = Path(collection)
@@ -110,10 +114,8 @@ class Wear:
             )
         return self.styles_of(load_strips(folder, exclude, STYLES_KEPT))
 
-    def drawn_style(self, rng: Rng, bank: Array | None = None) -> Array:
-        """[Z] float32: of the prior, or of a bank one of its styles with a step of a quarter towards another one."""
-        if bank is None:
-            return rng.standard_normal(self.style_size, dtype=np.float32)
+    def drawn_style(self, rng: Rng, bank: Array) -> Array:
+        """[Z] float32: one style of a bank with a step of up to a quarter towards another one."""
         one, other = bank[int(rng.integers(len(bank)))], bank[int(rng.integers(len(bank)))]
         return np.asarray(one + np.float32(0.25 * rng.random()) * (other - one), np.float32)
 
@@ -151,7 +153,8 @@ class Wear:
         return results
 
     def worn_lines(self, rng: Rng, lines: Sequence[CleanLine], bank: Array | None = None) -> list[Grey]:
-        """Each line in a style of its own, see `drawn_style`."""
+        """Each line in a style of its own out of the bank (None: of all that was learnt), see `drawn_style`."""
+        bank = self.bank() if bank is None else bank
         styles = [self.drawn_style(rng, bank) for _ in lines]
         seeds = [int(rng.integers(2**31)) for _ in lines]
         return self.worn([line.ink for line in lines], styles, seeds)

@@ -51,8 +51,8 @@ def test_a_line_does_not_depend_on_its_company(wear: Wear) -> None:
     assert np.abs(together[1].astype(int) - alone).max() <= 1
 
 
-def test_styles_come_from_the_prior_or_from_a_collection(wear: Wear, tmp_path: Path) -> None:
-    assert wear.bank(None) is None
+def test_styles_come_from_all_collections_or_from_one(wear: Wear, tmp_path: Path) -> None:
+    assert {tuple(z) for z in wear.bank()} == {tuple(z) for bank in wear.styles.values() for z in bank}
     assert {name: bank.shape for name, bank in wear.styles.items()} == {"s0": (3, 3), "s1": (3, 3)}
     rng = np.random.default_rng(1)
     bank = wear.bank("s1")
