@@ -83,6 +83,8 @@ class SynthesisOptions:
             raise BadArgument("validation and test are more than all")
         if settings.worn and not settings.wear:
             raise BadArgument("wear is asked for, and none is given", "name one with --wear")
+        if settings.style_of and not settings.wear:
+            raise BadArgument(f"a style of {settings.style_of}, and no wear that has it", "name one with --wear")
         if settings.kind == "page" and settings.wear:
             raise BadArgument("pages cannot be worn", "synthesize lines, or leave --wear away")
         if settings.max_cer is not None and settings.max_cer < 0:

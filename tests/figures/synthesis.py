@@ -278,8 +278,11 @@ def other(python: str, program: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The command with and without the reader, with two workers, and killed at random moments; `--read` lines are also
-    read. What starting takes, a run of one line, is taken off the CPU seconds."""
+    """The command with and without the reader, with two workers, and killed at random moments.
+
+    `--read` lines are also read. What starting takes, a run of one line, is taken off the seconds. Memory is told for a
+    tenth of the lines, too.
+    """
     text = ["--text", str(arguments.text)] if arguments.text else []
 
     def words(place: Path, *more: str) -> list[str]:
@@ -289,8 +292,10 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="pagemill-figures-") as folder:
         place = Path(folder)
         start = measured(words(place / "start", "--lines", "1", *blind))
+        few = measured(words(place / "few", "--lines", str(max(1, arguments.lines // 10)), *blind))
         drawn = measured(words(place / "one", *lines, *blind))
-        measured(words(place / "two", *lines, *blind, "--workers", "2"))
+        start_two = measured(words(place / "start-two", "--lines", "1", *blind, "--workers", "2"))
+        two = measured(words(place / "two", *lines, *blind, "--workers", "2"))
         start_reading = measured(words(place / "start-reading", "--lines", "1"))
         read = measured(words(place / "read", "--lines", str(arguments.read)))
         kept = load_manifest(place / "read").counts["pages"]["read"]
@@ -316,7 +321,12 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "lines_per_cpu_s": round(arguments.lines / (drawn["cpu_s"] - start["cpu_s"]), 1),
         "start_cpu_s": start["cpu_s"],
         "kb_per_line": round(size / arguments.lines / 1000, 1),
+        "lines_per_s": round(arguments.lines / (drawn["wall_s"] - start["wall_s"]), 1),
         "largest_process_mb": drawn["largest_process_mb"],
+        "largest_process_mb_of_a_tenth": few["largest_process_mb"],
+        "two_workers_lines_per_s": round(arguments.lines / (two["wall_s"] - start_two["wall_s"]), 1),
+        "two_workers_lines_per_cpu_s": round(arguments.lines / (two["cpu_s"] - start_two["cpu_s"]), 1),
+        "two_workers_largest_process_mb": two["largest_process_mb"],
         "two_workers_same_bytes": two_same,
         "rounds": arguments.rounds,
         "kills": kills,

@@ -287,6 +287,7 @@ def test_no_text_or_no_font_that_can_be_used_is_an_error(tmp_path: Path, corpus:
         ["--lines", "5", "--mix", "book"],
         ["--lines", "5", "--mix", "book=0"],
         ["--lines", "5", "--worn", "50%"],
+        ["--lines", "5", "--style-of", "letters"],
         ["--lines", "5", "--damaged", "150%"],
         ["--lines", "5", "--max-cer", "much"],
         ["--lines", "5", "--seed", "-1"],
