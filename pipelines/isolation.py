@@ -80,10 +80,10 @@ class IsolatedReader:
             return self._connection
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._load), daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=(theirs, self._load), daemon=True)
+        process.start()
         theirs.close()
-        self._connection = ours
+        self._process, self._connection = process, ours
         try:
             self._answer(ours, _START_S)  # that it is ready, or why it is not
         except EOFError:  # the child has died; whoever called tells of what

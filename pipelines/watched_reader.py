@@ -18,6 +18,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import overload
@@ -32,8 +33,10 @@ Grey = NDArray[np.uint8]
 Read = Callable[[Sequence[Grey]], list[Page]]
 
 _STEP_S = 0.25  # from one look at the clock to the next
-_ENDS_WITHIN_S = 1.0  # a thread that can be told to end
-_TOGETHER_S = 5.0  # that pages may be worked on together, however fast they usually are
+_ENDS_WITHIN_S = 0.25  # a thread that can be told to end
+_FINISHES_WITHIN_S = 5.0  # one that is at work when this process is interrupted
+_TOGETHER_S = 3.0  # that pages may be worked on together, however fast it usually goes
+_FORGETS = 0.9  # of what it has taken once, from one call to the next
 _MOST_LEFT = 3  # threads that hang in native code, beyond which the process is killed
 _ALARM_AFTER_S = 3.0  # beyond a page's limit, if no clock of Python's runs any more
 
@@ -42,7 +45,8 @@ class WatchedReader:
     """A reader whose calls end in time.
 
     A page that is read alone has its limit for all of it. Of several, each has its limit whenever the reader takes it
-    in hand, and the work on all together may take thrice what it usually does for so many pages.
+    in hand, and the work on all together may take twice what it lately took for so many. Where that is not enough, the
+    caller reads each by itself, and up to half of its limit has been used.
 
     Args:
         timeout_s: for a page.
@@ -50,7 +54,9 @@ class WatchedReader:
 
     def __init__(self, reader: PageReader, timeout_s: float) -> None:
         self._reader, self._timeout_s = reader, timeout_s
-        self._pages, self._together_s = 0, 0.0  # of the calls that are over
+        self._together_s: float | None = None  # for each of the pages that are worked on together, lately
+        self._suspects: list[weakref.ref[Grey]] = []  # the images of the last call that was stopped together
+        self._had_s = 0.0  # by these
         self._left: list[_Call] = []
 
     @property
@@ -70,31 +76,42 @@ class WatchedReader:
 
     def together_limit_s(self, pages: int) -> float:
         """For what is done with so many pages together. At first nothing is known, and it is a page's limit."""
-        usual_s = self._together_s / self._pages * pages if self._pages else self._timeout_s / 3
-        return min(self._timeout_s * pages, max(3 * usual_s, _TOGETHER_S))
+        limit_s = self._timeout_s if self._together_s is None else 2 * self._together_s * pages
+        return min(self._timeout_s * pages, max(limit_s, _TOGETHER_S))
+
+    def limit_s(self, images: Sequence[Grey]) -> float:
+        """For a page in hand."""
+        is_suspect = len(images) == 1 and any(suspect() is images[0] for suspect in self._suspects)
+        return self._timeout_s - (min(self._had_s, self._timeout_s / 2) if is_suspect else 0.0)
+
+    def _took_together(self, seconds: float, pages: int) -> None:
+        """Remembers it. The longest counts, for some time: a batch of newspapers follows on one of letters."""
+        if pages > 1:
+            self._together_s = max(seconds / pages, _FORGETS * (self._together_s or 0.0))
 
     def _read(self, read: Read, images: Sequence[Grey]) -> list[Page]:
         with _alarm(self._timeout_s + _ALARM_AFTER_S) as put_off:
             call = _Call(read, images)
             try:
-                self._wait(call, put_off)
-            except BaseException:  # a page that hangs, or Ctrl-C: Python must not end while a thread is at work
-                if not call.end():
+                self._wait(call, images, put_off)
+            except PageHung:
+                if not call.end(_ENDS_WITHIN_S):
                     self._leave(call)
                 raise
+            except BaseException:  # Ctrl-C: Python must not end while the thread is at work
+                call.end(_FINISHES_WITHIN_S)
+                raise
         pages = call.result()
-        if len(images) > 1:
-            self._pages, self._together_s = self._pages + len(images), self._together_s + call.images.together_s
+        self._took_together(call.images.together_s, len(images))
         return pages
 
-    def _wait(self, call: _Call, put_off: Callable[[], None]) -> None:
+    def _wait(self, call: _Call, images: Sequence[Grey], put_off: Callable[[], None]) -> None:
         """Returns when the call is over.
 
         A look at the clock counts for two steps at most: while this process was stopped nothing hung.
         """
         step_s = min(_STEP_S, self._timeout_s / 4)
-        pages = len(call.images)
-        together_s = self.together_limit_s(pages)
+        limit_s, together_s = self.limit_s(images), self.together_limit_s(len(images))
         looked_s, doing, had_s = time.monotonic(), call.images.doing, 0.0
         while not call.over.wait(step_s):
             put_off()
@@ -104,21 +121,18 @@ class WatchedReader:
                 doing, had_s = call.images.doing, 0.0
                 continue
             had_s += min(passed_s, 2 * step_s)
-            image = doing.image
-            if had_s >= (together_s if image is None else self._timeout_s):
-                raise _hung(image, pages, had_s if image is None else self._timeout_s)
+            if doing.image is None and had_s >= together_s:
+                self._took_together(had_s, len(images))  # it may be no page's fault: the machine has become slow
+                self._suspects, self._had_s = [weakref.ref(image) for image in images], had_s
+                raise PageHung(f"one of {len(images)} pages hangs that are read together", None)
+            if doing.image is not None and had_s >= limit_s:
+                raise PageHung(f"the page was not read within {self._timeout_s:g} s", doing.image)
 
     def _leave(self, call: _Call) -> None:
         self._left = [*(left for left in self._left if not left.over.is_set()), call]
         if len(self._left) > _MOST_LEFT:
             logging.critical("%d pages hang: the worker ends, and its unit is tried again", len(self._left))
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _hung(image: Grey | None, pages: int, limit_s: float) -> PageHung:
-    if image is None:
-        return PageHung(f"one of {pages} pages that are read together hangs: not done within {limit_s:.3g} s", None)
-    return PageHung(f"the page was not read within {limit_s:g} s", image)
 
 
 class _Doing:
@@ -201,13 +215,13 @@ class _Call:
         finally:
             del error  # else it holds this frame, which holds it
 
-    def end(self) -> bool:
+    def end(self, within_s: float) -> bool:
         """Tells the thread to end; whether it has ended. If not, it is left with the lowest priority."""
         self.images.let_go()
         identity, native = self._thread.ident, self._thread.native_id
         assert identity is not None and native is not None  # it has been started
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(identity), ctypes.py_object(_ToldToEnd))
-        if self.over.wait(_ENDS_WITHIN_S):
+        if self.over.wait(within_s):
             return True
         with suppress(ProcessLookupError):  # it may have ended at this moment
             os.setpriority(os.PRIO_PROCESS, native, 19)  # Linux has a priority for each thread

@@ -3,6 +3,7 @@
     python -m tests.figures.transcribe overhead             pipeline against a plain loop, in CPU seconds
     python -m tests.figures.transcribe workers              pages a second of two workers against one
     python -m tests.figures.transcribe memory --pages 20000 resident memory over a long run of small pages
+    python -m tests.figures.transcribe hang                 what a page costs that hangs in the decoder or the reader
     python -m tests.figures.transcribe kill --rounds 20     kill -9 at random moments, then the same outputs
     python -m tests.figures.transcribe identical            the same pages alone, among others, with two workers
     python -m tests.figures.transcribe estimate             an estimate from 50 pages against a run of 1,000
@@ -285,6 +286,49 @@ def kill(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
+SUPERVISED = """
+import sys
+from pipelines.supervise import supervise
+place, *argv = sys.argv[1:]
+command = (sys.executable, "-m", "tests.figures.hanging_page", place)
+sys.exit(supervise(argv, argv[argv.index("--output") + 1], 1, 3, command))
+"""
+
+
+def hang(arguments: argparse.Namespace) -> dict[str, object]:
+    """Seconds that a page costs which hangs somewhere, beside its limit: against a run in which it is read."""
+    from tests.figures.hanging_page import PLACES, WIDTH_PX
+
+    with workplace() as place:
+        folder = make_corpus(place / "in", arguments.scans, arguments.files)
+        source = Image.open(scans_of(arguments.scans)[0]).convert("L")
+        height = round(source.height * WIDTH_PX / source.width)
+        source.resize((WIDTH_PX, height)).save(folder / f"{arguments.files // 2:06}-hangs.png")
+
+        def seconds(where: str) -> float:
+            out = tempfile.mkdtemp(dir=place)
+            flags = ("--output", out, "--duplicates", "each", "--timeout-s", str(arguments.limit))
+            _, wall_s = cpu_of([sys.executable, "-c", SUPERVISED, where, "transcribe", str(folder), *flags])
+            letters = (Path(out) / "dead_letters.jsonl").read_text().splitlines()
+            dead = [Path(json.loads(letter)["path"]).stem for letter in letters]
+            assert len(dead) == (where != "nowhere") and all(name.endswith("hangs") for name in dead), dead
+            return wall_s
+
+        usual_s = float(np.median([seconds("nowhere") for _ in range(arguments.repeats)]))
+        over = {
+            where: round(float(np.median([seconds(where) for _ in range(arguments.repeats)])) - usual_s, 1)
+            for where in PLACES
+            if where != "nowhere"
+        }
+    return {
+        "files": arguments.files + 1,
+        "limit_s": arguments.limit,
+        "usual_s": round(usual_s, 1),
+        "over_the_usual_s": over,
+        "over_the_limit_s": {where: round(cost_s - arguments.limit, 1) for where, cost_s in over.items()},
+    }
+
+
 def identical(arguments: argparse.Namespace) -> dict[str, object]:
     """The same pages alone, among others, and with two workers: how many output files differ."""
     formats = "txt,jsonl,hocr,alto,page,tsv,pdf,pdfa,overlay"
@@ -449,6 +493,7 @@ def main() -> None:
         (workers, {"files": 208, "repeats": 1}),
         (memory, {"pages": 20_000}),
         (kill, {"rounds": 20, "files": 60, "workers": 1, "seed": 1}),
+        (hang, {"files": 31, "limit": 20, "repeats": 1}),
         (identical, {"files": 64, "alone": 8}),
         (estimate, {"files": 1000, "sample": 50}),
         (plan, {"rows": 1_000_000}),

@@ -153,7 +153,7 @@ def test_thread_that_cannot_is_left_with_the_lowest_priority_and_holds_no_other_
 
 def test_no_page_is_named_where_all_are_worked_on_together(hanging: HangingReader) -> None:
     error = hung(WatchedReader(hanging, LIMIT_S), page(TOGETHER), page(30))
-    assert error.image is None and "one of 2 pages" in str(error)
+    assert error.image is None and "one of 2 pages hangs" in str(error)
 
 
 def test_page_that_is_alone_is_named_whatever_the_reader_is_at(hanging: HangingReader) -> None:
@@ -219,15 +219,15 @@ class TickingReader(SizeReader):
 
     def __init__(self, clock: Clock, second: float = 1.0) -> None:
         super().__init__()
-        self._clock, self._second = clock, second
+        self._clock, self.second = clock, second
 
     def read(self, images: Sequence[np.ndarray]) -> list[Page]:
         pages = super().read(images)
-        self._clock.now_s += 2 * len(images) * self._second
+        self._clock.now_s += 2 * len(images) * self.second
         return pages
 
     def _read_one(self, image: np.ndarray) -> Page:
-        self._clock.now_s += self._second
+        self._clock.now_s += self.second
         return super()._read_one(image)
 
 
@@ -238,12 +238,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_pages_that_are_worked_on_together_may_take_thrice_what_they_usually_do(clock: Clock) -> None:
-    watched = WatchedReader(TickingReader(clock), timeout_s=60.0)
+def test_pages_that_are_worked_on_together_may_take_twice_what_they_lately_did(clock: Clock) -> None:
+    reader = TickingReader(clock)
+    watched = WatchedReader(reader, timeout_s=60.0)
     assert (watched.together_limit_s(1), watched.together_limit_s(9)) == (60, 60)
     watched.read([page(20)] * 3)
     watched.read([page(20)])  # alone: nothing is done together
-    assert (watched.together_limit_s(2), watched.together_limit_s(9)) == (3 * 2 * 2, 3 * 2 * 9)
+    assert (watched.together_limit_s(2), watched.together_limit_s(9)) == (2 * 2 * 2, 2 * 2 * 9)
+    reader.second = 3.0
+    watched.read([page(20)] * 3)
+    reader.second = 1.0
+    watched.read([page(20)] * 3)
+    assert watched.together_limit_s(9) == pytest.approx(2 * 0.9 * 6 * 9)
+    for _ in range(20):
+        watched.read([page(20)] * 3)
+    assert watched.together_limit_s(9) == 2 * 2 * 9
 
 
 def test_that_is_no_less_than_some_seconds_and_no_more_than_a_limit_for_each(clock: Clock) -> None:
@@ -253,6 +262,26 @@ def test_that_is_no_less_than_some_seconds_and_no_more_than_a_limit_for_each(clo
     watched = WatchedReader(TickingReader(clock, 100.0), timeout_s=60.0)
     watched.read([page(20)] * 3)
     assert watched.together_limit_s(2) == 120
+
+
+def test_pages_that_were_stopped_together_have_more_time_the_next_time(hanging: HangingReader) -> None:
+    watched = WatchedReader(hanging, LIMIT_S)
+    watched.read([page(20)] * 3)
+    limits_s = [watched.together_limit_s(1000)]
+    hung(watched, page(TOGETHER), page(20))
+    limits_s.append(watched.together_limit_s(1000))
+    assert limits_s[0] == watched_reader._TOGETHER_S < limits_s[1]
+
+
+def test_time_that_pages_have_had_together_counts_but_no_more_than_half_of_their_limit(hanging: HangingReader) -> None:
+    watched = WatchedReader(hanging, timeout_s=LIMIT_S)
+    images = [page(TOGETHER), page(20)]
+    hung(watched, *images)  # had it for two limits
+    assert [watched.limit_s([image]) for image in (*images, page(20))] == [LIMIT_S / 2, LIMIT_S / 2, LIMIT_S]
+    assert watched.limit_s(images) == LIMIT_S
+    watched = WatchedReader(hanging, timeout_s=20.0)
+    watched._suspects, watched._had_s = [weakref.ref(images[0])], 4.0
+    assert watched.limit_s(images[:1]) == 16
 
 
 def test_call_that_fails_says_nothing_about_what_pages_take() -> None:
