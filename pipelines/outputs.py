@@ -92,24 +92,47 @@ def locked(folder: str) -> Iterator[None]:
         yield
         return
     path = join(folder, LOCK)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "ab") as lock:
-        deadline = time.monotonic() + _DYING_S
-        while not _taken(lock):
-            if time.monotonic() > deadline:
-                raise BadInput(f"another run is writing to {folder}", "wait for it, or choose another --output")
-            time.sleep(0.05)
-        yield
+    deadline = time.monotonic() + _DYING_S
+    while (lock := _taken(path)) is None:
+        if time.monotonic() > deadline:
+            raise BadInput(f"another run is writing to {folder}", "wait for it, or choose another --output")
+        time.sleep(0.05)
+    with lock:
+        try:
+            yield
+        finally:
+            _remove_if_alone(path)
 
 
-def _taken(lock: BinaryIO) -> bool:
+def _taken(path: str) -> BinaryIO | None:
+    """The open lock, if nobody else has it and nobody has removed it meanwhile."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        lock = open(path, "ab")  # noqa: SIM115 - whoever gets it closes it
+    except FileNotFoundError:  # its folder was removed at this moment
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
     except OSError as error:
-        raise BadInput(f"cannot lock {lock.name}: {error.strerror}", "choose an --output on another disk") from error
-    return True
+        lock.close()
+        raise BadInput(f"cannot lock {path}: {error.strerror}", "choose an --output on another disk") from error
+    lock.close()
+    return None
+
+
+def _remove_if_alone(path: str) -> None:
+    """Removes the lock, and its folder, of a run that has written nothing else: its inputs were wrong."""
+    ledger = os.path.dirname(path)
+    with contextlib.suppress(OSError):
+        if set(os.listdir(ledger)) <= {os.path.basename(path), os.path.basename(PARTIAL)}:
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(os.path.join(ledger, os.path.basename(PARTIAL)))
+            os.remove(path)
+            os.rmdir(ledger)
 
 
 def join(folder: str, relative: str) -> str:

@@ -3,6 +3,7 @@
     python -m tests.figures.transcribe overhead             pipeline against a plain loop, in CPU seconds
     python -m tests.figures.transcribe workers              pages a second of two workers against one
     python -m tests.figures.transcribe memory --pages 20000 resident memory over a long run of small pages
+    python -m tests.figures.transcribe a4                   peak memory of each process over full A4 pages at 300 dpi
     python -m tests.figures.transcribe hang                 what a page costs that hangs in the decoder or the reader
     python -m tests.figures.transcribe kill --rounds 20     kill -9 at random moments, then the same outputs
     python -m tests.figures.transcribe identical            the same pages alone, among others, with two workers
@@ -35,7 +36,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from ocr_model.document import Page
 
@@ -210,6 +211,54 @@ def memory(arguments: argparse.Namespace) -> dict[str, object]:
         "ratio": round(float(np.median(late) / np.median(early)), 3),
         "peak_mb": round(max(rss for _, rss in samples), 1),
     }
+
+
+A4_PX = (2480, 3508)  # at 300 dpi
+
+
+def a4(arguments: argparse.Namespace) -> dict[str, object]:
+    """Peak resident memory of launcher, worker and decoder over full A4 pages, into which the scans are fitted; and
+    which part of the worker's is its own, and not pages of files that the system can take back."""
+    with workplace() as place:
+        scans = scans_of(arguments.scans)
+        (place / "in").mkdir()
+        for path in scans:
+            page = ImageOps.pad(Image.open(path).convert("L"), A4_PX, color=255)
+            for n in range(arguments.files // len(scans)):
+                page.save(place / "in" / f"{n:03}-{path.stem}.png", dpi=(300, 300))
+        argv = command("transcribe", str(place / "in"), "--output", str(place / "out"), "--duplicates", "each")
+        job = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        peak_mb: dict[str, float] = {}
+        while job.poll() is None:
+            time.sleep(0.2)
+            for part, values in _memory_by_part(job.pid):
+                for what, mb in values.items():
+                    peak_mb[f"{part} {what}"] = max(peak_mb.get(f"{part} {what}", 0.0), mb)
+        pages = _status(place / "out")["counts"]["read"]
+    return {"pages": pages, "peak_mb": {name: round(mb) for name, mb in sorted(peak_mb.items())}}
+
+
+def _memory_by_part(pid: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """(launcher, worker or decoder, megabytes) of a supervised job and its processes."""
+    todo = [(pid, "launcher")]
+    while todo:
+        current, part = todo.pop()
+        try:
+            command_line = Path(f"/proc/{current}/cmdline").read_text()
+            lines = Path(f"/proc/{current}/status").read_text().splitlines()
+            children = [c for f in Path(f"/proc/{current}/task").glob("*/children") for c in f.read_text().split()]
+        except OSError:
+            continue
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        if "decoder_process" in command_line:
+            part = "decoder"
+        if "VmHWM" in fields:
+            yield part, {"in all": _mb(fields["VmHWM"]), "its own": _mb(fields["RssAnon"])}
+        todo += [(int(child), "worker") for child in children]
+
+
+def _mb(kilobytes: str) -> float:
+    return int(kilobytes.split()[0]) / 1024
 
 
 def _small_page(rng: random.Random, number: int) -> Image.Image:
@@ -492,6 +541,7 @@ def main() -> None:
         (overhead, {"files": 300, "repeats": 3}),
         (workers, {"files": 208, "repeats": 1}),
         (memory, {"pages": 20_000}),
+        (a4, {"files": 40}),
         (kill, {"rounds": 20, "files": 60, "workers": 1, "seed": 1}),
         (hang, {"files": 31, "limit": 20, "repeats": 1}),
         (identical, {"files": 64, "alone": 8}),

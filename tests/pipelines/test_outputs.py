@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import hashlib
 import io
 import os
@@ -8,6 +9,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +219,34 @@ def test_lock_ends_with_the_run_and_is_one_per_folder(tmp_path: Path) -> None:
         pass
     with locked(str(tmp_path / "a")):
         pass
+
+
+def test_run_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with suppress(BadInput), locked(str(tmp_path)):
+        prepare_output(str(tmp_path))
+        raise BadInput("no such file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_stays_where_something_was_written(tmp_path: Path) -> None:
+    with locked(str(tmp_path)):
+        write_atomically(str(tmp_path), "ledger/corpus.json", "{}")
+    assert files(tmp_path) == ["ledger/corpus.json", LOCK]
+
+
+def test_lock_that_another_run_has_just_removed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+    flock = fcntl.flock
+
+    def removed_at_first(file: object, how: int) -> None:
+        if not tries:
+            (tmp_path / LOCK).unlink()
+        tries.append(how)
+        flock(file, how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipelines.outputs.fcntl.flock", removed_at_first)
+    with locked(str(tmp_path)):
+        assert len(tries) == 2 and (tmp_path / LOCK).exists()
 
 
 # Staging.
