@@ -75,8 +75,8 @@ class WatchedReader:
         return self._read(self._reader.read_single_lines, images)
 
     def together_limit_s(self, pages: int) -> float:
-        """For what is done with so many pages together. At first nothing is known, and it is a page's limit."""
-        limit_s = self._timeout_s if self._together_s is None else 2 * self._together_s * pages
+        """For what is done with so many pages together. At first nothing is known, and it is half a page's limit."""
+        limit_s = self._timeout_s / 2 if self._together_s is None else 2 * self._together_s * pages
         return min(self._timeout_s * pages, max(limit_s, _TOGETHER_S))
 
     def limit_s(self, images: Sequence[Grey]) -> float:

@@ -241,7 +241,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_pages_that_are_worked_on_together_may_take_twice_what_they_lately_did(clock: Clock) -> None:
     reader = TickingReader(clock)
     watched = WatchedReader(reader, timeout_s=60.0)
-    assert (watched.together_limit_s(1), watched.together_limit_s(9)) == (60, 60)
+    assert (watched.together_limit_s(1), watched.together_limit_s(9)) == (30, 30)
     watched.read([page(20)] * 3)
     watched.read([page(20)])  # alone: nothing is done together
     assert (watched.together_limit_s(2), watched.together_limit_s(9)) == (2 * 2 * 2, 2 * 2 * 9)
@@ -288,7 +288,7 @@ def test_call_that_fails_says_nothing_about_what_pages_take() -> None:
     watched = WatchedReader(SizeReader(), timeout_s=60.0)
     with pytest.raises(ArithmeticError):
         watched.read([page(20), page(13)])
-    assert watched.together_limit_s(2) == 60
+    assert watched.together_limit_s(2) == 30
 
 
 def test_time_in_which_this_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
