@@ -34,6 +34,7 @@ from pipelines.commands import (
 )
 from pipelines.commands import errors as error_causes
 from pipelines.config import words_of_config
+from pipelines.supervise import leave
 
 INTERRUPTED = 130
 UNEXPECTED = 15
@@ -314,4 +315,4 @@ def be_quiet() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

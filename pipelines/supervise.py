@@ -20,11 +20,13 @@ import threading
 import uuid
 from collections.abc import Sequence
 from types import FrameType
+from typing import NoReturn
 
 from pipelines import logs
 
 SUPERVISED_RUN = "PAGEMILL_SUPERVISED_RUN"  # set for the child: the name of the run
 LAUNCHER = "PAGEMILL_LAUNCHER"  # and the number of this process
+READING = "read pages"  # name of the threads of `pipelines.watched_reader`
 WORKER_LOST = 75  # the child ends so when one of its own workers has died
 _PR_SET_PDEATHSIG = 1
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
@@ -204,6 +206,16 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):  # it went before we could ask for that
         os._exit(WORKER_LOST)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process. At once where native code is at work in a thread that was left: coming back to a Python that
+    is being taken down, it would crash, and the exit code would be another."""
+    if any(thread.name == READING for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 _ends_with: set[int] = set()

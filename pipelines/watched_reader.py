@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 
 from ocr_model.document import Page
 from pipelines.read_pages import PageHung, PageReader, seconds_of
+from pipelines.supervise import READING
 
 Grey = NDArray[np.uint8]
 Read = Callable[[Sequence[Grey]], list[Page]]
 
 _STEP_S = 0.25  # from one look at the clock to the next
 _ENDS_WITHIN_S = 0.25  # a thread that can be told to end
-_FINISHES_WITHIN_S = 5.0  # one that is at work when this process is interrupted
+_FINISHES_WITHIN_S = 2.0  # one that is at work when this process is interrupted
 _TOGETHER_S = 3.0  # that pages may be worked on together, however fast it usually goes
 _FORGETS = 0.9  # of what it has taken once, from one call to the next
 _MOST_LEFT = 3  # threads that hang in native code, beyond which the process is killed
@@ -202,7 +203,7 @@ class _Call:
         self.over = threading.Event()
         self._pages: list[Page] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(read,), name="read pages", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(read,), name=READING, daemon=True)
         self._thread.start()
 
     def result(self) -> list[Page]:

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.outputs import locked
 from pipelines.report import reconcile
-from pipelines.supervise import SUPERVISED_RUN, WORKER_LOST, make_run_folder, supervise
+from pipelines.supervise import READING, SUPERVISED_RUN, WORKER_LOST, make_run_folder, supervise
 from tests import scans
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +184,17 @@ def test_child_whose_launcher_is_gone_before_it_begins_does_nothing() -> None:
     assert late.wait(60) == WORKER_LOST
     in_time = python(code, PAGEMILL_SUPERVISED_RUN="run", PAGEMILL_LAUNCHER=str(os.getpid()))
     assert in_time.wait(60) == 0
+
+
+@pytest.mark.parametrize("name, tidies_up", [("other", True), (READING, False)])
+def test_process_does_not_wait_for_native_code_of_a_thread_that_was_left(name: str, tidies_up: bool) -> None:
+    code = (
+        "import atexit, threading; from pipelines.supervise import leave;"
+        f"threading.Thread(target=threading.Event().wait, name={name!r}, daemon=True).start();"
+        "atexit.register(print, 'tidied up'); print('told'); leave(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split("\n")[:-1]) == (3, ["told", "tidied up"] if tidies_up else ["told"])
 
 
 def test_process_that_ends_with_another_one_does_so_whatever_it_is_at() -> None:
