@@ -248,7 +248,7 @@ def report_text(report: Report, formats: tuple[str, ...] = (), details: bool = F
             f"{stage}: {durations.quantile(c, 0.5):.0f} ms a page, 95 % under {durations.quantile(c, 0.95):.0f} ms"
             for stage, c in report.milliseconds.items()
         ]
-    if formats:
+    if formats and counts.read:
         said.append("results in " + ", ".join(os.path.join(report.output, name) for name in formats))
     return "\n".join(line for line in said if line)
 

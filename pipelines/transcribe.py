@@ -27,7 +27,7 @@ from pipelines.formats import FORMATS
 from pipelines.ledger import Entry
 from pipelines.load_reader import load_reader
 from pipelines.open_units import LocalWorkers, OpenUnits
-from pipelines.outputs import locked
+from pipelines.outputs import locked, told_if_it_cannot_be_written
 from pipelines.plan import (
     TRANSCRIBED,
     Item,
@@ -155,11 +155,14 @@ def prepare(options: TranscribeOptions) -> Planned[RunOptions]:
     sources = take_sources(options)
     digests = bundle_digests(options.routing.bundles(sources))
     run = run_options(options, digests)
-    claim_output(options.output, options.inputs)
+    with told_if_it_cannot_be_written(options.output):
+        claim_output(options.output, options.inputs)
     new, vanished = unplanned(options.output, sources)
     references = list(read_references(options.output))
     if new:
-        write_plan(options.output, plan_units(items_of(options, new), first=len(references) + 1))
+        items = items_of(options, new)
+        with told_if_it_cannot_be_written(options.output):
+            write_plan(options.output, plan_units(items, first=len(references) + 1))
         references = list(read_references(options.output))
     entries, _ = ledger.read_entries(options.output)
     check_change(options.on_change, run, entries.values())

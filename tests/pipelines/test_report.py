@@ -48,7 +48,8 @@ def test_new_folder_is_all_open(tmp_path: Path) -> None:
     assert report.counts == Counts() and report.unbalanced == [] and report.in_hand == ()
     assert (report.pages_per_s, report.seconds_left) == (0, None)
     assert json.loads(json.dumps(report.to_json()))["balanced"]
-    assert "40 of 40 files are open" in report_text(report, details=True)
+    text = report_text(report, ("txt",), details=True)
+    assert "40 of 40 files are open" in text and "results in" not in text
     with pytest.raises(PagemillError, match="5 units open"):
         report.check()
 
@@ -79,6 +80,7 @@ def test_done_folder_balances(tmp_path: Path, shared_decoder: Decoder) -> None:
     assert report.milliseconds["read"].total() == 1 and report.cpu_s > 0
     text = report_text(report, ("txt",), details=True)
     assert "2 could not be read: 1 empty-file, 1 reader-failed" in text
+    assert text.endswith(f"results in {tmp_path / 'txt'}")
     assert "3 files = 3 done + 0 open; 3 pages of the done ones = 1 read + 2 dead + 0 skipped + 0 duplicates" in text
 
 

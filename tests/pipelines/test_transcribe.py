@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -441,6 +443,25 @@ def test_input_and_output_are_checked_first(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="cannot write to"):
         run(replace(options_for(tmp_path), output=str(tmp_path / "file" / "out")))
+
+
+@pytest.mark.parametrize("full_at", ["ledger/corpus.json", "ledger/plan/"])
+def test_disk_that_is_full_before_a_page_is_read_is_told_and_a_rerun_heals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
+) -> None:
+    replace_file = os.replace
+
+    def full(source: str, target: str) -> None:
+        if full_at in target:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace_file(source, target)
+
+    put(tmp_path, {"a.png": png(20, 20)})
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.outputs.os.replace", full)
+        with pytest.raises(BadInput, match=r"cannot write to .*: No space left on device"):
+            run(options_for(tmp_path))
+    assert run(options_for(tmp_path)).counts.read == 1
 
 
 def test_unknown_format_is_refused() -> None:
