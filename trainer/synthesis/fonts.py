@@ -64,6 +64,10 @@ _UNFIT = (
     "keyboard",
     "lmmonocaps",
     "swash",
+    "ocrbe",  # of OCR-B those with white letters in black boxes, and the hollow one
+    "ocrbx",
+    "ocrbf",
+    "linlibertinei.",  # hollow capitals, and crossed boxes for small letters
 )
 
 

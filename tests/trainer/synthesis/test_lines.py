@@ -378,3 +378,15 @@ def test_boxes_move_with_the_crop(fonts: FontCase) -> None:
     assert text == "Hx"
     assert boxes[0, 0] == 0
     assert boxes[1, 2] == image.shape[1]
+
+
+def test_no_listed_font_prints_boxes_for_letters() -> None:
+    assert [kind_of(f"{name}.otf") for name in ("OCRB", "OCRBX", "LinLibertine_I")] == ["typewriter", None, None]
+    try:
+        faces = find_fonts()
+    except BadInput:
+        pytest.skip("no fonts installed")
+    for face in faces:
+        mask = glyph_set(face).glyph("o").mask
+        if mask is not None:  # a face without small letters is not asked for them
+            assert mask[[0, 0, -1, -1], [0, -1, 0, -1]].max() < 128, face.name
