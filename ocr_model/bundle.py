@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ocr_model.language_model import FILE as LANGUAGE_MODEL
 from ocr_model.language_model import LanguageModel
 from ocr_model.line_images import LINE_HEIGHT_PX
 from ocr_model.memory import give_back
+from ocr_model.served_network import load_network
 
 FORMAT = "pagemill-bundle"
 VERSION = 1
@@ -41,8 +42,9 @@ NORMALISATION = "ink-and-paper-percentiles"  # names what `line_images.normalise
 DECODERS = ("beam", "greedy")
 CHECKSUMS = "SHA256SUMS"
 CARD = "MODEL_CARD.md"
+USUAL_PAGE = (1, 1088, 704, 1)  # what the networks mostly get
+USUAL_LINES = (4, LINE_HEIGHT_PX, 1024, 1)
 
-Arrays = dict[str, npt.NDArray[Any]]
 Maps = dict[str, npt.NDArray[np.float32]]
 ReadLines = Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]
 
@@ -220,8 +222,8 @@ def load_bundle(path: Path | None = None, precision: str = "auto", decoder: str 
     import tensorflow  # noqa: F401
 
     give_back()
-    find = _signature(path / "finder", "find_lines" + suffix)
-    read = _signature(path / "recogniser", "read_lines" + suffix)
+    find = load_network(path / "finder", "find_lines" + suffix, USUAL_PAGE)
+    read = load_network(path / "recogniser", "read_lines" + suffix, USUAL_LINES)
     language_model = None
     if decoder == "beam" and (path / LANGUAGE_MODEL).exists():
         language_model = LanguageModel.load(path / LANGUAGE_MODEL).speaking(alphabet)
@@ -313,72 +315,3 @@ def calibration_curve(config: Mapping[str, Any]) -> Callable[[Confidences], Conf
     except (KeyError, TypeError, ValueError) as error:
         raise BadModel(f"the bundle's calibration cannot be used: {error}", "take a complete bundle") from error
     return lambda confidences: np.interp(confidences, x, y).astype(np.float32)
-
-
-def _signature(folder: Path, name: str) -> Callable[[npt.NDArray[np.uint8]], Arrays]:
-    """A signature of a SavedModel with its weights as constants, in a session of its own.
-
-    The arithmetic is that of the SavedModel. Weights that cannot change are laid out for the processor once and not in
-    every call; of a model's other precision and of the machinery to train it nothing is kept; and a session costs a
-    millisecond a call less than a TensorFlow function does.
-
-    Raises:
-        BadModel: there is no such signature, or the files are damaged.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_from_session_graph
-    from tensorflow.python.saved_model.loader_impl import SavedModelLoader
-
-    try:
-        with tf.compat.v1.Session(graph=tf.Graph()) as session:
-            signature = SavedModelLoader(str(folder)).load(session, ["serve"]).signature_def[name]
-            (given,) = (value.name for value in signature.inputs.values())
-            wanted = {key: value.name for key, value in signature.outputs.items()}
-            nodes = sorted({tensor.partition(":")[0] for tensor in wanted.values()})
-            definition = convert_variables_to_constants_from_session_graph(session, session.graph.as_graph_def(), nodes)
-    except (OSError, KeyError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise BadModel(f"{folder} holds no network with the signature {name}", "take a complete bundle") from error
-    for function in definition.library.function:
-        _dilate(function.node_def)
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(definition, name="")
-    call: Callable[[npt.NDArray[np.uint8]], Arrays] = tf.compat.v1.Session(graph=graph).make_callable(wanted, [given])
-    return call
-
-
-def _dilate(nodes: Iterable[Any]) -> None:
-    """Makes dilated convolutions of what TensorFlow writes for them in a graph, in place: the pixels dealt out to many
-    images, a plain convolution, the pixels put back. That costs a tenth of the whole network.
-
-    Args:
-        nodes: `NodeDef` of one function.
-    """
-    from tensorflow import make_ndarray
-
-    by_name = {node.name: node for node in nodes}
-
-    def value_of(name: str) -> npt.NDArray[Any] | None:
-        node = by_name.get(name.partition(":")[0])
-        return make_ndarray(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
-
-    for last in by_name.values():
-        if last.op != "BatchToSpaceND":
-            continue
-        place = last.name.rpartition("/")[0]
-        convolution, first = by_name.get(place), by_name.get(f"{place}/SpaceToBatchND")
-        sizes, dilation, paddings = (value_of(f"{place}/{name}") for name in ("filter_shape", "dilation_rate", "stack"))
-        if convolution is None or first is None or sizes is None or dilation is None or paddings is None:
-            continue  # written by another version: it stays, and costs what it costs
-        around = (sizes[:2] - 1) * dilation
-        if (paddings != np.stack([around // 2, around - around // 2], axis=1)).any():
-            continue  # the padding is not "same"
-        image, kernel, data_type = first.input[0], convolution.input[1], convolution.attr["T"].type
-        name = last.name
-        last.Clear()
-        last.name, last.op = name, "Conv2D"
-        last.input.extend((image, kernel))
-        last.attr["T"].type = data_type
-        last.attr["padding"].s = b"SAME"
-        last.attr["strides"].list.i.extend((1, 1, 1, 1))
-        last.attr["dilations"].list.i.extend((1, *dilation.tolist(), 1))
