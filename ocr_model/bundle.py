@@ -248,9 +248,7 @@ def decoded(
         found = read(lines)
         classes, confidences = np.asarray(found["classes"]), np.asarray(found["confidences"])
         if language_model is not None and "scores" in found:
-            scores = np.asarray(found["scores"])
-            rows = [refined(*row, language_model) for row in zip(classes, confidences, scores, strict=True)]
-            classes, confidences = (np.stack(values) for values in zip(*rows, strict=True))
+            classes, confidences = refined(classes, confidences, np.asarray(found["scores"]), language_model)
         return classes, curve(confidences)
 
     return read_lines

@@ -106,10 +106,10 @@ def _arrays(variables: Sequence[Any]) -> list[np.ndarray]:
 
 def classes_and_confidences(logits: tf.Tensor) -> Outputs:
     """What `read_lines` returns for logits [batch, time, classes]: the best class of each step and its probability."""
-    best = tf.reduce_max(logits, axis=-1)
+    best = tf.reduce_max(logits, axis=-1, keepdims=True)
     return {
         "classes": tf.argmax(logits, axis=-1, output_type=tf.int32),
-        "confidences": tf.exp(best - tf.reduce_logsumexp(logits, axis=-1)),
+        "confidences": 1 / tf.reduce_sum(tf.exp(logits - best), axis=-1),
     }
 
 
@@ -138,7 +138,11 @@ class TrainedRecogniser:
 
     def served(self) -> ServedNetwork:
         spec = tf.TensorSpec((None, LINE_HEIGHT_PX, None, 1), tf.uint8, name="lines")
-        return ServedNetwork(lambda: build_recogniser(self.network), self.weights, line_outputs, spec)
+
+        def build() -> keras.Model:
+            return build_recogniser(self.network, keras.config.dtype_policy().compute_dtype)
+
+        return ServedNetwork(build, self.weights, line_outputs, spec)
 
 
 @dataclass(frozen=True)

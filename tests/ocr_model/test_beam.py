@@ -80,9 +80,21 @@ def line(*steps: dict[int, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return probabilities.argmax(1).astype(np.int32), probabilities.max(1), np.log(probabilities) + 3
 
 
+def refined_line(
+    classes: np.ndarray,
+    confidences: np.ndarray,
+    scores: np.ndarray,
+    lm: LanguageModel,
+    config: BeamConfig | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`refined` for one line."""
+    found, sure = refined(classes[None], confidences[None], scores[None], lm, config or BeamConfig())
+    return found[0], sure[0]
+
+
 def test_a_certain_line_is_left_as_it_is() -> None:
     classes, confidences, scores = line({1: 1.0}, {0: 1.0}, {3: 1.0})
-    found = refined(classes, confidences, scores, model(weight=5.0))
+    found = refined_line(classes, confidences, scores, model(weight=5.0))
     np.testing.assert_array_equal(found[0], classes)
     np.testing.assert_array_equal(found[1], confidences)
 
@@ -101,25 +113,43 @@ def test_a_certain_line_is_left_as_it_is() -> None:
 def test_a_step_between_two_characters_may_belong_to_either(
     before: dict[int, float], between: dict[int, float], after: dict[int, float], doubtful: bool
 ) -> None:
-    found = doubtful_steps(*line(before, between, after), BeamConfig())
-    assert found.tolist() == ([1] if doubtful else [])
+    certain = line({1: 1.0}, {0: 1.0}, {1: 1.0})
+    lines = [certain, line(before, between, after), certain, certain]
+    found = doubtful_steps(*(np.stack(values) for values in zip(*lines, strict=True)), BeamConfig())
+    assert [steps.tolist() for steps in found] == [[], [1] if doubtful else [], [], []]
 
 
 def test_the_model_decides_where_the_network_is_in_doubt() -> None:
     classes, confidences, scores = line({1: 1.0}, {0: 1.0}, {3: 0.55, 2: 0.44}, {0: 1.0}, {1: 1.0}, {0: 1.0}, {2: 1.0})
-    found, sure = refined(classes, confidences, scores, model(weight=1.0, bonus=0.0))
+    found, sure = refined_line(classes, confidences, scores, model(weight=1.0, bonus=0.0))
     assert (labels_of(classes), labels_of(found)) == ((1, 3, 1, 2), (1, 2, 1, 2))
     assert 0.5 < sure[2] < 1.0
     np.testing.assert_array_equal(np.delete(found, 2), np.delete(classes, 2))
-    unweighted, _ = refined(classes, confidences, scores, model(weight=0.0, bonus=0.0))
+    unweighted, _ = refined_line(classes, confidences, scores, model(weight=0.0, bonus=0.0))
     np.testing.assert_array_equal(unweighted, classes)
 
 
 def test_probabilities_do_not_vanish_in_a_long_doubtful_stretch() -> None:
     steps = [{1: 0.3, 2: 0.3, 3: 0.2, 0: 0.2}] * 600
     classes, confidences, scores = line(*steps)
-    unchanged, _ = refined(classes, confidences, scores, model())
+    unchanged, _ = refined_line(classes, confidences, scores, model())
     np.testing.assert_array_equal(unchanged, classes)  # a line with nothing certain in it is no text
-    found, sure = refined(classes, confidences, scores, model(), BeamConfig(hopeless=1.1))
+    found, sure = refined_line(classes, confidences, scores, model(), BeamConfig(hopeless=1.1))
     assert found.shape == classes.shape
     assert np.isfinite(sure).all() and (sure > 0).all() and (sure <= 1).all()
+
+
+def test_a_line_is_refined_among_others_as_alone() -> None:
+    rng = np.random.default_rng(5)
+    scores = rng.normal(0, 1, (6, 40, AB.classes)).astype(np.float32)
+    scores[np.arange(6)[:, None], np.arange(40), rng.integers(0, AB.classes, (6, 40))] += rng.uniform(2, 9, (6, 40))
+    exps = np.exp(scores)
+    classes, confidences = scores.argmax(2).astype(np.int32), (exps.max(2) / exps.sum(2)).astype(np.float32)
+    found, sure = refined(classes, confidences, scores, model(weight=1.0), BeamConfig(hopeless=1.1))
+    assert (found != classes).any()
+    for row in range(6):
+        alone, alone_sure = refined_line(
+            classes[row], confidences[row], scores[row], model(weight=1.0), BeamConfig(hopeless=1.1)
+        )
+        np.testing.assert_array_equal(found[row], alone)
+        np.testing.assert_array_equal(sure[row], alone_sure)
