@@ -3,7 +3,7 @@
 A small U-Net (Ronneberger et al. 2015). What it marks follows Kodym & Hradiš 2021, "Page Layout Analysis System for
 Unconstrained Historic Documents" (baselines, line ends, heights above and below the baseline) and Grüning et al.
 2018, "A Two-Stage Method for Text Line Detection in Historical Documents" (separators at the ends keep neighbouring
-columns apart). `ocr_model.layout` turns the maps into lines.
+columns apart). `ocr_model.line_maps` turns the maps into lines.
 
 The first convolution has stride 2, so nothing runs at the resolution of the input. No batch normalisation: see
 `ocr_model.layers`.

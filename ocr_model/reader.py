@@ -16,7 +16,8 @@ from ocr_model.alphabet import Alphabet
 from ocr_model.bundle import Bundle, load_bundle
 from ocr_model.ctc import DecodedCharacter, greedy
 from ocr_model.document import Box, Line, Page, Point, Region, Word
-from ocr_model.layout import FoundLine, FoundPage, FoundRegion, LineFinder
+from ocr_model.found_lines import FoundLine, FoundPage, FoundRegion
+from ocr_model.layout import LineFinder
 from ocr_model.line_images import LINE_HEIGHT_PX, STRIDE_PX, bucket_width, cut_line, normalise_line_image
 from ocr_model.word_shapes import settled
 

@@ -22,7 +22,8 @@ from rapidfuzz.distance import Levenshtein
 
 from ocr_model.document import Box, Line, Page, Word
 from ocr_model.errors import BadInput
-from ocr_model.layout import FoundLine, FoundPage, FoundRegion, LayoutConfig, with_room
+from ocr_model.found_lines import FoundLine, FoundPage, FoundRegion, LayoutConfig
+from ocr_model.line_maps import with_room
 from ocr_model.metrics import Score, comparable, score
 
 Grey = NDArray[np.uint8]

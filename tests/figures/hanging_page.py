@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr_model.bundle import Bundle
+from ocr_model.found_lines import FoundPage
 from ocr_model.images import Document, Limits, PageImage, open_document
-from ocr_model.layout import FoundPage
 from ocr_model.reader import Reader, Strip
 from pipelines.decoder import Decoder
 

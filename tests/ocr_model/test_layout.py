@@ -5,20 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ocr_model.layout import (
-    FoundLine,
-    LayoutConfig,
-    LineFinder,
-    _quantile,
-    canvases,
-    fitting,
-    in_reading_order,
-    lines_from_maps,
-    padded,
-    skew_of,
-    with_letters,
-    with_room,
-)
+from ocr_model.found_lines import FoundLine, LayoutConfig
+from ocr_model.layout import LineFinder, canvases, fitting, padded
+from ocr_model.line_maps import lines_from_maps, with_letters, with_room
+from ocr_model.order_statistics import quantile
+from ocr_model.reading_order import in_reading_order, skew_of
 
 CONFIG = LayoutConfig()
 
@@ -240,7 +231,7 @@ def test_small_images_are_not_enlarged_and_few_sizes_are_made_of_them():
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_quantiles_are_those_of_numpy(count: int, share: float):
     values = np.random.default_rng(count).normal(size=count)
-    assert _quantile(values, share) == pytest.approx(float(np.quantile(values, share)))
+    assert quantile(values, share) == pytest.approx(float(np.quantile(values, share)))
 
 
 def fake_maps(turns: int):

@@ -13,7 +13,7 @@ import pytest
 
 from ocr_model.document import Box, Line, Page, Region, Word
 from ocr_model.errors import BadInput
-from ocr_model.layout import FoundLine, FoundPage, FoundRegion
+from ocr_model.found_lines import FoundLine, FoundPage, FoundRegion
 from pipelines import error_analysis as errors
 
 TRUTH: list[dict[str, Any]] = [

@@ -15,7 +15,7 @@ import pytest
 
 import ocr_model.reader
 from ocr_model.document import Page
-from ocr_model.layout import FoundPage
+from ocr_model.found_lines import FoundPage
 from ocr_model.reader import Reader
 from pipelines import watched_reader
 from pipelines.read_pages import PageHung, PageReader

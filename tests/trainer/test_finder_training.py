@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ocr_model.document import Box
 from ocr_model.finder import FinderConfig
-from ocr_model.layout import LayoutConfig, lines_from_maps
+from ocr_model.found_lines import LayoutConfig
+from ocr_model.line_maps import lines_from_maps
 from trainer.card import read_run
 from trainer.finder import FinderTrainingConfig, line_box, matched, rendered_pages, train_finder
 from trainer.finder_samples import Augmentation, Place, SampleConfig, crop, draw_augmentation, samples
