@@ -31,7 +31,7 @@ from tests.figures.matched_lines import MatchedLine, is_typed, matched_lines
 from trainer.collection import RealLine
 from trainer.line_data import load_real_lines
 from trainer.metrics import CharacterErrors
-from trainer.synthesis.damage import apply_damage, draw_damage
+from trainer.synthesis.damage import apply_damage, draw_damage, in_place
 from trainer.synthesis.fonts import FontCase, find_fonts
 from trainer.synthesis.text import TextSource
 from trainer.wear.lines import CleanLine, RealStrip, clean_line, load_strips, real_window
@@ -192,8 +192,7 @@ def likenesses(
 
 def still_damaged(rng: np.random.Generator, line: CleanLine) -> np.ndarray:
     """Damaged at its place: what moves the ink is left out, as the line has been laid over a real one."""
-    damage = draw_damage(rng, line.scale)
-    return apply_damage(line.ink, replace(damage, slope=0.0, wave_px=0.0, fold_shift_px=0.0))
+    return apply_damage(line.ink, in_place(draw_damage(rng, line.scale)))
 
 
 def in_own_style(rng: np.random.Generator, wear: Wear, lines: Sequence[MatchedLine]) -> list[np.ndarray]:

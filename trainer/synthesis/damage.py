@@ -234,6 +234,11 @@ def _aged(rng: Rng, damage: Damage, share: float) -> Damage:
 # ---- geometry
 
 
+def in_place(damage: Damage) -> Damage:
+    """The same damage without what moves ink: slope, wave, and the step at a fold."""
+    return replace(damage, slope=0.0, wave_px=0.0, fold_shift_px=0.0)
+
+
 def shift_of(damage: Damage, width: int) -> Image:
     """[width] float32: how much higher each column stands than it was, in pixels."""
     shift = _shift(width, damage.slope, damage.wave_px, damage.phase)

@@ -32,7 +32,7 @@ from trainer.run_folder import RunFolder, environment
 from trainer.schedule import momentum_at
 from trainer.start_model import kept_weights, network_of
 from trainer.strategy import is_chief, open_strategy, together
-from trainer.synthesis.damage import apply_damage, draw_damage
+from trainer.synthesis.damage import apply_damage, draw_damage, in_place
 from trainer.synthesis.fonts import FontCase, find_fonts
 from trainer.synthesis.text import TextSource
 from trainer.wear.lines import (
@@ -41,6 +41,7 @@ from trainer.wear.lines import (
     WearData,
     batches,
     drawn_windows,
+    guessed_ink,
     labels_of,
     load_strips,
     long_enough,
@@ -48,7 +49,7 @@ from trainer.wear.lines import (
     real_window,
     reasons_of,
 )
-from trainer.wear.losses import as_read, only_seen
+from trainer.wear.losses import as_read, only_seen, split_style
 from trainer.wear.metrics import diversity, frechet_distance, legible_share, look_of
 from trainer.wear.model import export_wear
 from trainer.wear.networks import WIDTH_MULTIPLE_PX, WearNetworks
@@ -179,7 +180,7 @@ def train_wear(config: WearTraining, output: Path, ways: Ways = Ways()) -> dict[
     run.start(about, environment(strategy))
     step = WearStep(strategy, networks, makes, judges, config.weights, config.loop.clip_norm)
     texts, fonts = TextSource.load(config.data.text), FontCase(find_fonts())
-    check = WearCheck.drawn(config, compared, texts, fonts, bundle.alphabet)
+    check = WearCheck.drawn(config, learnt, compared, texts, fonts, bundle.alphabet)
     with StopRequest() as stop:
         return _WearRun(config, run, networks, step, check, stop).finish(learnt, texts, fonts, bundle.alphabet)
 
@@ -202,16 +203,22 @@ def divided_strips(strips: list[RealStrip], share: float) -> tuple[list[RealStri
 class WearCheck:
     """What worn lines are compared with: the same in every validation.
 
+    How far from real lines is measured on the ink of real lines, so that both say the same: what else texts and fonts
+    change is more than what wear does, and would hide it.
+
     Attributes:
-        windows: clean ones; real: [N, 40, W] uint8 of held-out documents.
-        styles, sampling: [N, Z]; noise: [N, 40, W, 2].
-        damaged: [N, 40, W] uint8, the same clean windows after hand-written damage.
+        windows: clean ones, which must stay legible.
+        real: [N, 40, W] uint8 of held-out documents; guessed: [N, 40, W] float32, their ink by `guessed_ink`.
+        damaged: [N, 40, W] uint8, that ink after hand-written damage.
+        models: [N, 40, W] uint8 of documents that are learnt from: they give the styles.
+        noise: [N, 40, W, 2].
     """
 
     windows: list[CleanWindow]
     real: Grey
+    guessed: Array
     damaged: Grey
-    styles: Array
+    models: Grey
     noise: Array
     alphabet: Alphabet
     seed: int
@@ -219,7 +226,13 @@ class WearCheck:
 
     @classmethod
     def drawn(
-        cls, config: WearTraining, strips: list[RealStrip], texts: TextSource, fonts: FontCase, alphabet: Alphabet
+        cls,
+        config: WearTraining,
+        learnt: list[RealStrip],
+        strips: list[RealStrip],
+        texts: TextSource,
+        fonts: FontCase,
+        alphabet: Alphabet,
     ) -> WearCheck:
         rng = np.random.default_rng([config.data.seed, 999_983])
         count, width = config.loop.compared, config.data.crop_width_px
@@ -228,18 +241,21 @@ class WearCheck:
         if worded < count / 4:
             raise BadArgument(f"{worded} of {count} windows of {width} px hold a whole word", "take wider ones")
         real = np.stack([real_window(rng, strips[int(rng.integers(len(strips)))], width) for _ in range(count)])
-        damaged = np.stack([apply_damage(w.ink, draw_damage(rng)) for w in windows])
-        styles = rng.standard_normal((count, config.networks.style), dtype=np.float32)
-        noise = noise_for(rng, count, width)
-        return cls(windows, real, damaged, styles, noise, alphabet, config.data.seed)
+        guessed = np.stack([guessed_ink(np.ascontiguousarray(grey)) for grey in real])
+        damaged = np.stack([apply_damage(ink, in_place(draw_damage(rng))) for ink in guessed])
+        models = np.stack([real_window(rng, learnt[int(rng.integers(len(learnt)))], width) for _ in range(count)])
+        return cls(windows, real, guessed, damaged, models, noise_for(rng, count, width), alphabet, config.data.seed)
 
     def __call__(self, networks: Networks) -> dict[str, float]:
         """`frechet` to held-out real lines, beside that of damaged lines; `diversity`, `legible`, and `score`."""
-        worn = self.worn(networks, self.styles)
-        features, readings = self.read(networks, worn)
+        styles = self.styles(networks, self.models)
+        readings = self.read(networks, self.worn(networks, styles))
+        features = _features(
+            networks, _in_parts(networks.generator, self.guessed[..., None], styles, self.noise)[..., 0]
+        )
         if not self._of_real:
             for name, lines in (("real", self.real), ("damaged", self.damaged)):
-                self._of_real[name] = self.read(networks, lines / np.float32(255))[0]
+                self._of_real[name] = _features(networks, lines / np.float32(255))
             self._of_real["look"] = look_of(self.real / 255)
         read = [(w.text, r) for w, r in zip(self.windows, readings, strict=True) if w.text]
         share = legible_share([text for text, _ in read], [text for _, text in read])
@@ -252,44 +268,57 @@ class WearCheck:
             "legible": share,
         }
 
+    def styles(self, networks: Networks, real: Grey) -> Array:
+        """[N, Z] float32 of real windows [N, 40, W]."""
+        grey = (real.astype(np.float32) / 255)[..., None]
+        parts = [networks.encoder(grey[i : i + 16], training=False) for i in range(0, len(grey), 16)]
+        return np.concatenate([np.asarray(split_style(part)[0], np.float32) for part in parts])
+
     def worn(self, networks: Networks, styles: Array, windows: slice = slice(None)) -> Array:
         """[N, 40, W] float32 of 0 to 1."""
         ink = np.stack([window.ink for window in self.windows[windows]])[..., None]
         return _in_parts(networks.generator, ink, styles, self.noise[windows])[..., 0]
 
-    def read(self, networks: Networks, grey: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.floating], list[str]]:
-        """Features [N, F], means along the lines, and what is read of the words that stand whole in their windows."""
+    def read(self, networks: Networks, grey: npt.NDArray[np.floating]) -> list[str]:
+        """What is read in [N, 40, W] of the words that stand whole in their windows."""
         seen = labels_of(self.windows, self.alphabet)["seen"]
-        features, texts = [], []
+        texts = []
         for i in range(0, len(grey), 16):
-            ink = as_read(tf.constant(grey[i : i + 16, ..., None], tf.float32))
-            found, logits = networks.reads(ink, training=False)
-            features.append(tf.reduce_mean(tf.cast(found, tf.float32), axis=1).numpy())
+            logits = networks.reads(as_read(tf.constant(grey[i : i + 16, ..., None], tf.float32)), training=False)[1]
             chances = tf.nn.softmax(only_seen(logits, tf.constant(seen[i : i + 16]))).numpy()
             texts += [text_of(greedy(row.argmax(1), row.max(1), self.alphabet)) for row in chances]
-        return np.concatenate(features), texts
+        return texts
 
     def diversity(self, networks: Networks, texts: int = 8, styles: int = 12) -> float:
         """See `trainer.wear.metrics.diversity`, of plain measures of the look."""
-        texts, styles = min(texts, len(self.windows)), min(styles, len(self.styles))
-        worn = [self.worn(networks, np.tile(z, (texts, 1)), slice(0, texts)) for z in self.styles[:styles]]
+        texts = min(texts, len(self.windows))
+        drawn = self.styles(networks, self.models[:styles])
+        worn = [self.worn(networks, np.tile(z, (texts, 1)), slice(0, texts)) for z in drawn]
         looks = np.stack([look_of(w) for w in worn], axis=1)
         return diversity(looks, self._of_real["look"])
 
     def sheet(self, networks: Networks, rows: int = 10) -> Grey:
-        """Clean | worn in three styles of the prior | worn like the real line beside | that real line."""
+        """Clean | worn in the styles of three learnt lines | worn like the real line beside | that real line."""
         rows = min(rows, len(self.windows))
         first = slice(0, rows)
         clean = [255 - as_grey(window.ink) for window in self.windows[first]]
         columns: list[tuple[str, list[Grey]]] = [("clean", clean)]
         for i in range(3):
-            worn = self.worn(networks, np.roll(self.styles, i * rows, axis=0)[first], first)
+            worn = self.worn(networks, self.styles(networks, np.roll(self.models, i * rows, axis=0)[first]), first)
             columns.append((f"drawn style {i + 1}", [as_grey(image) for image in worn]))
-        real = (self.real[first].astype(np.float32) / 255)[..., None]
-        own = np.asarray(networks.encoder(real, training=False))[:, : self.styles.shape[1]]
+        own = self.styles(networks, self.real[first])
         columns.append(("style of the real line", [as_grey(image) for image in self.worn(networks, own, first)]))
         columns.append(("real", list(self.real[first])))
         return sheet(columns)
+
+
+def _features(networks: Networks, grey: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """[N, F] of [N, 40, W]: means of the recogniser's features along the lines."""
+    found = []
+    for i in range(0, len(grey), 16):
+        maps = networks.reads(as_read(tf.constant(grey[i : i + 16, ..., None], tf.float32)), training=False)[0]
+        found.append(tf.reduce_mean(tf.cast(maps, tf.float32), axis=1).numpy())
+    return np.concatenate(found)
 
 
 def _in_parts(network: keras.Model, *inputs: Array, size: int = 16) -> Array:

@@ -9,16 +9,29 @@ import cv2
 import numpy as np
 import pytest
 
+from ocr_model.bundle import load_bundle
 from ocr_model.errors import BadArgument, BadInput, BadModel
 from pipelines.cli import main
 from tests.tiny_bundle import drawn, tiny_bundle
 from tests.trainer.wear.test_lines import noise_strips
 from tests.trainer.wear.test_networks import TINY
 from trainer.interruption import Interrupted
+from trainer.synthesis.fonts import FontCase, find_fonts
+from trainer.synthesis.text import TextSource
 from trainer.wear import training
 from trainer.wear.lines import RealStrip, WearData
 from trainer.wear.model import Wear
-from trainer.wear.training import WearFailed, WearLoop, WearTraining, divided_strips, train_wear, verdict
+from trainer.wear.step import Networks
+from trainer.wear.training import (
+    WearCheck,
+    WearFailed,
+    WearLoop,
+    WearTraining,
+    divided_strips,
+    reading_network,
+    train_wear,
+    verdict,
+)
 
 LOOP = WearLoop(steps=4, validate_every=2, compared=16, warmup_steps=2, least_legible=0.0, least_diversity=0.0)
 
@@ -129,6 +142,27 @@ def test_too_few_lines_are_told_before_anything_is_built(tmp_path: Path) -> None
 def test_collapse_and_illegibility_are_noticed(figures: dict[str, float], word: str) -> None:
     found = verdict(figures, WearLoop())
     assert word in found and bool(word) == bool(found)
+
+
+def test_lines_that_become_the_real_ones_are_at_no_distance(tmp_path: Path) -> None:
+    bundle, strips = load_bundle(tiny_bundle(), "float32"), noise_strips(20, 136)
+    check = WearCheck.drawn(
+        config_of(tmp_path), strips, strips, TextSource.load(None), FontCase(find_fonts()), bundle.alphabet
+    )
+
+    def generated(inputs: list[np.ndarray], training: bool) -> np.ndarray:
+        number = [next((i for i, g in enumerate(check.guessed) if np.array_equal(g, x[..., 0])), -1) for x in inputs[0]]
+        return np.stack([check.real[i][..., None] / 255 if i >= 0 else np.zeros((40, 128, 1)) for i in number])
+
+    networks = Networks(
+        lambda grey, training: np.zeros((len(grey), 2 * TINY.style), np.float32),
+        generated,
+        None,
+        reading_network(bundle),
+    )
+    figures = check(networks)
+    assert figures["frechet"] < 1e-6 < figures["frechet_damaged"]
+    assert figures["legible"] < 0.1
 
 
 def test_documents_are_divided_where_there_are_enough() -> None:
