@@ -21,6 +21,10 @@ class LayoutConfig:
         small_x_height_px, wanted_x_height_px: below the first a second pass is made, at a scale that gives the second.
         core, end: thresholds of the probabilities.
         confidence: least mean probability of a line's core.
+        thin: a line's ascender is not more than so many times as high as its core.
+        faint_core, faint_confidence, faint_thin: the same above the first long line and below the last one, where a
+            page number may stand by itself: the network is not sure of those.
+        faint_width: in heights, of a line that is too long for a page number.
         contrast: of a line's pixels, least share of what is usual on the page.
         ink_height: a line's ink reaches over this share of its height; a row of dashes does not.
         margin: added to ascender and descender, as a share of them.
@@ -43,6 +47,11 @@ class LayoutConfig:
     core: float = 0.5
     end: float = 0.5
     confidence: float = 0.65
+    thin: float = 5.0
+    faint_core: float = 0.35
+    faint_confidence: float = 0.45
+    faint_thin: float = 8.0
+    faint_width: float = 10.0
     contrast: float = 0.25
     ink_height: float = 0.2
     margin: float = 0.1
@@ -65,11 +74,13 @@ class FoundLine:
     Attributes:
         baseline: at least two points from left to right.
         ascender_px, descender_px: above and below the baseline.
+        is_faint: it is a line only if it can be read well.
     """
 
     baseline: tuple[Point, ...]
     ascender_px: float
     descender_px: float
+    is_faint: bool = False
 
     @property
     def polygon(self) -> tuple[Point, ...]:

@@ -6,13 +6,15 @@ The network's maps come from any callable (a keras model, an exported signature)
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from ocr_model.found_lines import FoundLine, FoundPage, FoundRegion, LayoutConfig
-from ocr_model.line_maps import Maps, lines_from_maps, with_letters, with_room
+from ocr_model.line_maps import MAP_STRIDE_PX, Maps, lines_from_maps, with_letters, with_room
 from ocr_model.reading_order import in_reading_order, skew_of
 
 PAGE_MULTIPLE_PX = 32
@@ -56,10 +58,14 @@ class LineFinder:
         finer = self._finer_scale(lines, scale, image.size)
         is_coarse = finer > scale and probability[turns] < upright_from
         if finer > scale and not is_coarse:
-            lines = self._lines(*self._seen(upright, finer, None), finer)
+            scale = finer
+            small, maps = self._seen(upright, scale, None)
+            lines = self._lines(small, maps, scale)
+        above, below = self._outside(lines, small, maps, scale)
         skew = skew_of(lines)
-        roomy = dict(zip(lines, with_room(lines, self.config), strict=True))
-        ordered = in_reading_order(lines, skew, self.config)
+        lines_of_page = [*above, *lines, *below]
+        roomy = dict(zip(lines_of_page, with_room(lines_of_page, self.config), strict=True))
+        ordered = [[line] for line in above] + in_reading_order(lines, skew, self.config) + [[line] for line in below]
         regions = tuple(FoundRegion(tuple(roomy[line] for line in group)) for group in ordered)
         return FoundPage(regions, turns, skew, probability, is_coarse)  # type: ignore[arg-type]
 
@@ -70,6 +76,38 @@ class LineFinder:
 
     def _lines(self, small: np.ndarray, maps: Maps, scale: float) -> list[FoundLine]:
         return with_letters(lines_from_maps(maps, scale, self.config), small, scale, self.config)
+
+    def _outside(
+        self, lines: Sequence[FoundLine], small: np.ndarray, maps: Maps, scale: float
+    ) -> tuple[list[FoundLine], list[FoundLine]]:
+        """The faint lines above all long lines of a page and below them, from top to bottom; none without lines."""
+        if not lines:
+            return [], []
+        config = self.config
+        easier = replace(config, core=config.faint_core, confidence=config.faint_confidence, thin=config.faint_thin)
+
+        def is_long(line: FoundLine) -> bool:
+            return line.box.width >= config.faint_width * line.height_px
+
+        boxes = [line.box for line in filter(is_long, lines)] or [line.box for line in lines]
+        to_map, rows = scale / MAP_STRIDE_PX, maps["core"].shape[0]
+        first = max(0, int(min(box.top for box in boxes) * to_map))
+        last = min(rows, math.ceil(max(box.bottom for box in boxes) * to_map))
+        found = []
+        for begin, end in ((0, first), (last, rows)):
+            part = {name: values[begin:end] for name, values in maps.items() if name != "orientation"}
+            faint = [
+                replace(line, baseline=tuple((x, y + begin / to_map) for x, y in line.baseline), is_faint=True)
+                for line in (lines_from_maps(part, scale, easier) if begin < end else ())
+            ]
+            new = [
+                line
+                for line in with_letters(faint, small, scale, config)
+                if not (is_long(line) or any(line.box.intersection_area(other.box) for other in lines))
+            ]
+            found.append(sorted(new, key=lambda line: line.baseline[0][::-1]))
+        above, below = found
+        return above, below
 
     def _finer_scale(self, lines: Sequence[FoundLine], scale: float, size: int) -> float:
         """The scale of a second pass, or the same scale where the print is large enough or the image has no more."""

@@ -16,6 +16,8 @@ from ocr_model.order_statistics import median
 
 Maps = Mapping[str, np.ndarray]
 
+MAP_STRIDE_PX = 2.0  # of the maps against the reduced image
+
 END_BAR_HEIGHTS = 0.28  # thickness of the bars that the network is taught, in heights of the line
 
 
@@ -42,7 +44,7 @@ def lines_from_maps(maps: Maps, scale: float, config: LayoutConfig) -> list[Foun
     """
     ends = maps["ends"]
     cut = _cut(maps["core"] > config.core, ends > config.end)
-    stride = 2.0  # of the maps against the reduced image
+    stride = MAP_STRIDE_PX
     edges: list[_Edge] = []
     _, labels, stats, _ = cv2.connectedComponentsWithStats(cut, connectivity=8)
     for i, (left, top, width, height, area) in enumerate(stats[1:].tolist(), 1):
@@ -108,7 +110,7 @@ def _edges(
     thickness = median(heights)
     if depth < 3 and _holds_two(mask, heights):
         return _split(mask, window, maps, stride, config, depth)
-    if len(columns) * 1.0 < 0.35 * ascender or not 0.5 < ascender / thickness < 5:
+    if len(columns) * 1.0 < 0.35 * ascender or not 0.5 < ascender / thickness < config.thin:
         return []
     inside = core[bottoms, columns]
     row_below = np.minimum(bottoms + 1, core.shape[0] - 1)

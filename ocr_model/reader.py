@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ Grey = npt.NDArray[np.uint8]
 
 BATCH_PX = 8192  # width of all lines of a batch together
 MIN_CONFIDENCE = 0.55  # of a line, below which it is taken for something that is not text
+MIN_CONFIDENCE_FAINT = 0.9  # of one that the finder is not sure of
 MIN_CONFIDENCE_SHORT = 0.75  # of a line of one or two characters, which a speck or a stroke can look like
 UPRIGHT_PROBABILITY = 0.6  # of "upright", from which the page is taken as it is
 POSSIBLE_PROBABILITY = 0.05  # of an orientation, from which it is tried where the finder is in doubt
@@ -32,6 +34,7 @@ DOUBTFUL_LEGIBILITY = 0.9  # mean confidence of a page, below which its orientat
 UNREADABLE_LEGIBILITY = 0.67  # below which nothing on a page is believed to be text
 MIRRORED_BY = 0.05  # so much more legible in the mirror, a page shows what is printed on its back
 SAMPLED_LINES = 8  # that are read to compare orientations
+_PAGE_NUMBER = re.compile(r"[-–—([]? ?[0-9]{1,4} ?[-–—)\]]?$")
 INK_LEVEL = 70  # of 255, from which a column of a normalised line counts as inked
 
 
@@ -198,12 +201,19 @@ def part_of_polyline(points: Sequence[Point], begin: float, end: float) -> tuple
     return tuple((float(np.interp(t, at, xy[:, 0])), float(np.interp(t, at, xy[:, 1]))) for t in wanted)
 
 
-def is_text(text: str, confidence: float) -> bool:
+def is_text(text: str, confidence: float, is_faint: bool = False) -> bool:
     """Whether what was read is believed to be text at all.
+
+    Args:
+        is_faint: the finder is not sure of the line: it must read better, and less so as a page number.
 
     >>> is_text("page", 0.6), is_text("1", 0.6), is_text("1", 0.9)
     (True, False, True)
+    >>> is_text("page", 0.8, is_faint=True), is_text("- 3 -", 0.8, is_faint=True)
+    (False, True)
     """
+    if is_faint:
+        return confidence >= (MIN_CONFIDENCE_SHORT if _PAGE_NUMBER.match(text) else MIN_CONFIDENCE_FAINT)
     short = len(text.replace(" ", "")) <= 2
     return confidence >= (MIN_CONFIDENCE_SHORT if short else MIN_CONFIDENCE)
 
@@ -383,7 +393,7 @@ class Reader:
     ) -> Line | None:
         baseline = [unturned(point, found.quarter_turns, width, height) for point in f.baseline]
         line = assemble_line(strip, baseline, characters, (width, height))
-        return line if line is not None and is_text(line.text, line.confidence) else None
+        return line if line is not None and is_text(line.text, line.confidence, f.is_faint) else None
 
 
 def _around(lines: Sequence[Line]) -> Box:

@@ -294,3 +294,55 @@ def test_small_print_gets_a_second_pass():
     sizes.clear()
     found = LineFinder(maps).find(page, upright_from=1.1)
     assert len(sizes) == 1 and found.is_coarse  # a page that may lie on its side is not looked at twice
+
+
+def doubting_maps(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Black is a line's core for certain, grey is not quite."""
+    core = np.float32(1) - images[:, ::2, ::2, 0].astype(np.float32) / 255
+    ones = np.ones_like(core)
+    return {
+        "core": core,
+        "ends": 0 * ones,
+        "ascender": 16 * ones,
+        "descender": 5 * ones,
+        "orientation": np.eye(4)[:1],
+    }
+
+
+def barred(*bars: tuple[int, int, int, int]) -> np.ndarray:
+    """A page with bars: left, right, bottom, grey."""
+    page = np.full((320, 320), 255, np.uint8)
+    for left, right, bottom, grey in bars:
+        page[bottom - 10 : bottom, left:right] = grey
+    return page
+
+
+NEARLY = 140  # grey that is a core with 0.45
+
+
+def test_page_numbers_above_and_below_the_text_are_found_though_faint():
+    page = barred((20, 300, 120, 0), (20, 300, 200, 0), (140, 170, 60, NEARLY), (150, 180, 280, NEARLY))
+    found = list(LineFinder(doubting_maps).find(page).lines())
+    assert [(round(f.baseline[0][1]), f.is_faint) for f in found] == [
+        (60, True),
+        (120, False),
+        (200, False),
+        (280, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "bar",
+    [
+        pytest.param((140, 170, 160, NEARLY), id="between lines"),
+        pytest.param((20, 300, 60, NEARLY), id="too long"),
+        pytest.param((140, 170, 60, 190), id="too faint"),
+    ],
+)
+def test_other_faint_marks_are_not_found(bar: tuple[int, int, int, int]):
+    page = barred((20, 300, 120, 0), (20, 300, 200, 0), bar)
+    assert [f.is_faint for f in LineFinder(doubting_maps).find(page).lines()] == [False, False]
+
+
+def test_on_a_page_without_lines_nothing_faint_is_found():
+    assert list(LineFinder(doubting_maps).find(barred((140, 170, 60, NEARLY))).lines()) == []
