@@ -306,9 +306,7 @@ def main() -> None:
     matches = matched_lines(np.random.default_rng(1), lines, FontCase(find_fonts()), WINDOW_PX, arguments.matched)
     correlation = float(np.median([line.correlation for line in matches]))
     count = len({line.document for line in matches})
-    print(
-        f"\n{len(matches)} real lines of {count} documents and rendered ones in their places, {len(lines)} lines tried"
-    )
+    print(f"\n{len(matches)} of {len(lines)} real lines, of {count} documents, and rendered ones in their places")
     print(f"median correlation of their ink {correlation:.2f}; told apart in per cent, 95 % intervals over documents\n")
     judge = reading_network(load_bundle(None))
     found = likenesses({"features": partial(features, judge), "looks": looks}, wear, matches, arguments.draws)
