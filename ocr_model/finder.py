@@ -40,6 +40,15 @@ class FinderConfig:
     filters: tuple[int, int, int, int] = (12, 24, 40, 64)
     dilations: tuple[int, ...] = (1, 2, 4, 8)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FinderConfig:
+        """The sizes as a run folder has them.
+
+        Raises:
+            KeyError, TypeError: they are those of something else.
+        """
+        return cls(**{**values, "filters": tuple(values["filters"]), "dilations": tuple(values["dilations"])})
+
 
 @keras.saving.register_keras_serializable("pagemill")
 class DepthToSpace(layers.Layer):

@@ -6,6 +6,7 @@ output sees a fixed part of the line. No batch normalisation: see `ocr_model.lay
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,15 @@ class RecogniserConfig:
     trunk_filters: int = 256
     trunk_blocks: int = 12
     trunk_width: int = 3
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RecogniserConfig:
+        """The sizes as a run folder or a bundle has them.
+
+        Raises:
+            KeyError, TypeError: they are those of something else.
+        """
+        return cls(**{**values, "stem_filters": tuple(values["stem_filters"])})
 
 
 def build_recogniser(config: RecogniserConfig, scores_dtype: str = "float32") -> keras.Model:

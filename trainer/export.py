@@ -309,9 +309,8 @@ def recogniser_config(config: Mapping[str, Any]) -> RecogniserConfig:
     training = config.get("training", {}).get("recogniser", {})
     sizes: Any = config["recogniser"].get("network") or training.get("network")
     try:
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
-        return RecogniserConfig(**values)
-    except (AttributeError, TypeError) as error:
+        return RecogniserConfig.from_json(sizes)
+    except (KeyError, TypeError) as error:
         raise BadInput(
             "the bundle's config.json does not tell the sizes of its recogniser",
             "export it again with this version of Pagemill",

@@ -45,7 +45,7 @@ def validate(run: Path, data: Path, text: Path) -> dict[str, float]:
 
 
 def of_lines(run: Path, config: dict[str, Any], data: Path, text: Path) -> dict[str, float]:
-    model = build_recogniser(RecogniserConfig(**{k: _tuple(v) for k, v in config["network"].items()}))
+    model = build_recogniser(RecogniserConfig.from_json(config["network"]))
     model.load_weights(run / "best.weights.h5")
     measure = Validation(validation_lines(LineDataConfig(data, text)), Alphabet(config["alphabet"]))
     figures = measure(model)
@@ -54,14 +54,10 @@ def of_lines(run: Path, config: dict[str, Any], data: Path, text: Path) -> dict[
 
 
 def of_pages(run: Path, network: dict[str, Any], config: dict[str, Any], data: Path, text: Path) -> dict[str, float]:
-    model = build_finder(FinderConfig(**{k: _tuple(v) for k, v in network.items()}))
+    model = build_finder(FinderConfig.from_json(network))
     model.load_weights(run / "best.weights.h5")
     _, held_out = divided_pages(data, 0.1)
     return validation(held_out + rendered_pages(text, 40, config["samples"]["seed"]))(model)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def main(argv: list[str] | None = None) -> int:

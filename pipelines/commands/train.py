@@ -138,8 +138,8 @@ def _network(name: str, path: Path) -> _Network:
     record, weights = read_run(path), path / "best.weights.h5"
     try:
         if name == "finder":
-            return _Network(TrainedFinder(weights, FinderConfig(**_tuples(record.config["network"]))), record)
-        network = RecogniserConfig(**_tuples(record.config["network"]))
+            return _Network(TrainedFinder(weights, FinderConfig.from_json(record.config["network"])), record)
+        network = RecogniserConfig.from_json(record.config["network"])
     except (KeyError, TypeError) as error:
         raise BadInput(f"{path} is no run of a {name}: {error}", f"name a run of `pagemill train {name}`") from error
     alphabet = Alphabet(record.config.get("alphabet", DEFAULT_ALPHABET.characters))
@@ -165,7 +165,3 @@ def _read(path: Path) -> str:
         raise BadInput(
             f"cannot read what the model card is written from: {error}", "check --data-note and --figures"
         ) from error
-
-
-def _tuples(value: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
