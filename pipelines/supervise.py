@@ -30,6 +30,8 @@ READING = "read pages"  # name of the threads of `pipelines.watched_reader`
 WORKER_LOST = 75  # the child ends so when one of its own workers has died
 _PR_SET_PDEATHSIG = 1
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+# glibc gives memory to each thread apart, of which 40 MB stay unused in a worker: one thread reads at a time
+_MEMORY = {"MALLOC_ARENA_MAX": "1"}
 
 
 COMMAND = (sys.executable, "-m", "pipelines.cli")
@@ -119,13 +121,16 @@ def _run_child(command: Sequence[str], run: str, workers: int) -> int:
 
 
 def _environment(run: str, workers: int) -> dict[str, str]:
-    """The child's: each worker gets its share of the cores, and the package is found from wherever it was started."""
+    """The child's: a worker gets its share of the cores and one pool of memory, and the package is found from anywhere.
+
+    What is set already stays.
+    """
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     shares = dict.fromkeys(_THREADS, threads) if workers > 1 else {}
     own = {SUPERVISED_RUN: run, LAUNCHER: str(os.getpid()), "PYTHONPATH": os.pathsep.join(paths)}
-    return {**shares, **os.environ, **own}
+    return {**shares, **_MEMORY, **os.environ, **own}
 
 
 def _done(output: str) -> object:

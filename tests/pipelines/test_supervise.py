@@ -223,3 +223,14 @@ def test_worker_of_two_that_dies_does_not_end_the_run(tmp_path: Path) -> None:
     assert supervise(argv, str(tmp_path / "out"), 2, 3, child(tmp_path, "KillerReader")) == 3
     assert letters(tmp_path) == [("30.png", "reader-died")]
     assert reconcile(str(tmp_path / "out")).counts.read == 40
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("4", "4")])
+def test_a_job_has_one_pool_of_memory_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if given:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", given)
+    program = f"import os; raise SystemExit(os.environ['MALLOC_ARENA_MAX'] != '{expected}')"
+    assert supervise([], str(tmp_path), 1, 0, [sys.executable, "-c", program]) == 0
