@@ -13,6 +13,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from ocr_model.document import Box
 from ocr_model.found_lines import FoundLine, FoundPage, FoundRegion, LayoutConfig
 from ocr_model.line_maps import MAP_STRIDE_PX, Maps, lines_from_maps, with_letters, with_room
 from ocr_model.reading_order import in_reading_order, skew_of
@@ -85,29 +86,32 @@ class LineFinder:
             return [], []
         config = self.config
         easier = replace(config, core=config.faint_core, confidence=config.faint_confidence, thin=config.faint_thin)
-
-        def is_long(line: FoundLine) -> bool:
-            return line.box.width >= config.faint_width * line.height_px
-
-        boxes = [line.box for line in filter(is_long, lines)] or [line.box for line in lines]
+        boxes = [line.box for line in lines]
+        long = [box for box, line in zip(boxes, lines, strict=True) if self._is_long(box, line)] or boxes
         to_map, rows = scale / MAP_STRIDE_PX, maps["core"].shape[0]
-        first = max(0, int(min(box.top for box in boxes) * to_map))
-        last = min(rows, math.ceil(max(box.bottom for box in boxes) * to_map))
-        found = []
+        first = max(0, int(min(box.top for box in long) * to_map))
+        last = min(rows, math.ceil(max(box.bottom for box in long) * to_map))
+        found: list[list[FoundLine]] = []
         for begin, end in ((0, first), (last, rows)):
             part = {name: values[begin:end] for name, values in maps.items() if name != "orientation"}
+            if not (part["core"] > config.faint_core).any():
+                found.append([])
+                continue
             faint = [
                 replace(line, baseline=tuple((x, y + begin / to_map) for x, y in line.baseline), is_faint=True)
-                for line in (lines_from_maps(part, scale, easier) if begin < end else ())
+                for line in lines_from_maps(part, scale, easier)
             ]
             new = [
                 line
                 for line in with_letters(faint, small, scale, config)
-                if not (is_long(line) or any(line.box.intersection_area(other.box) for other in lines))
+                if not (self._is_long(line.box, line) or any(line.box.intersection_area(box) for box in boxes))
             ]
             found.append(sorted(new, key=lambda line: line.baseline[0][::-1]))
         above, below = found
         return above, below
+
+    def _is_long(self, box: Box, line: FoundLine) -> bool:
+        return box.width >= self.config.faint_width * line.height_px
 
     def _finer_scale(self, lines: Sequence[FoundLine], scale: float, size: int) -> float:
         """The scale of a second pass, or the same scale where the print is large enough or the image has no more."""
