@@ -46,11 +46,13 @@ class Strip:
         image: [40, width] uint8 as `normalise_line_image` gives it.
         back: [2, 3] float64, takes (x, y, 1) of the strip before scaling to the image as given.
         size: width and height of the strip before scaling, pixels.
+        is_faint: the finder is not sure of the line.
     """
 
     image: Grey
     back: npt.NDArray[np.float64]
     size: tuple[int, int]
+    is_faint: bool = False
 
 
 def unturned(point: Point, quarter_turns: int, width: int, height: int) -> Point:
@@ -222,8 +224,11 @@ ReadLine = tuple[Strip, list[DecodedCharacter]]
 
 
 def legibility(lines: Sequence[ReadLine]) -> float:
-    """Mean confidence over all characters of some lines; 0 where nothing was read."""
-    confidences = [c.confidence for _, characters in lines for c in characters]
+    """Mean confidence over all characters of the lines that the finder is sure of; 0 where nothing was read.
+
+    What is faint may be no text, and must not make a page that has some look illegible.
+    """
+    confidences = [c.confidence for strip, characters in lines if not strip.is_faint for c in characters]
     return float(np.mean(confidences)) if confidences else 0.0
 
 
@@ -375,7 +380,7 @@ class Reader:
         )
         back = turn @ matrix
         back[:, 2] += origin
-        return Strip(normalise_line_image(pixels), back, (pixels.shape[1], pixels.shape[0]))
+        return Strip(normalise_line_image(pixels), back, (pixels.shape[1], pixels.shape[0]), line.is_faint)
 
     def _assemble(self, image: Grey, found: FoundPage, read: list[ReadLine]) -> Page:
         height, width = image.shape

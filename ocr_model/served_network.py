@@ -1,7 +1,7 @@
 """A network of a bundle as a plain function: a signature of a SavedModel with its weights as constants.
 
-The arithmetic is that of the SavedModel. What is done to the graph is what TensorFlow leaves undone on a processor,
-and takes a third off the time of a call.
+The arithmetic is that of the SavedModel. What is done to the graph is what TensorFlow leaves undone on a processor;
+docs/models.md tells what each part of it saves.
 """
 
 from __future__ import annotations

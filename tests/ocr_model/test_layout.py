@@ -272,20 +272,18 @@ def test_a_forced_orientation_is_obeyed():
     assert found.quarter_turns == 0 and len(list(found.lines())) == 1
 
 
+def upright_maps(core: np.ndarray, ascender: float, descender: float) -> dict[str, np.ndarray]:
+    """Maps of an upright page on which all lines are of one size, no ends marked."""
+    heights = {"ascender": np.full_like(core, ascender), "descender": np.full_like(core, descender)}
+    return {"core": core, "ends": np.zeros_like(core), **heights, "orientation": np.eye(4)[:1]}
+
+
 def test_small_print_gets_a_second_pass():
     sizes: list[tuple[int, ...]] = []
 
     def maps(images: np.ndarray) -> dict[str, np.ndarray]:
         sizes.append(images.shape)
-        dark = (images[:, ::2, ::2, 0] < 128).astype(np.float32)
-        ones = np.ones_like(dark)
-        return {
-            "core": dark,
-            "ends": 0 * dark,
-            "ascender": 5 * ones,
-            "descender": 2 * ones,
-            "orientation": np.eye(4)[:1],
-        }
+        return upright_maps((images[:, ::2, ::2, 0] < 128).astype(np.float32), 5, 2)
 
     page = np.full((2000, 1600), 255, np.uint8)
     page[600:612, 200:1200] = 0
@@ -298,15 +296,7 @@ def test_small_print_gets_a_second_pass():
 
 def doubting_maps(images: np.ndarray) -> dict[str, np.ndarray]:
     """Black is a line's core for certain, grey is not quite."""
-    core = np.float32(1) - images[:, ::2, ::2, 0].astype(np.float32) / 255
-    ones = np.ones_like(core)
-    return {
-        "core": core,
-        "ends": 0 * ones,
-        "ascender": 16 * ones,
-        "descender": 5 * ones,
-        "orientation": np.eye(4)[:1],
-    }
+    return upright_maps(np.float32(1) - images[:, ::2, ::2, 0].astype(np.float32) / 255, 16, 5)
 
 
 def barred(*bars: tuple[int, int, int, int]) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from ocr_model.alphabet import Alphabet
 from ocr_model.ctc import DecodedCharacter
 from ocr_model.document import Page
-from ocr_model.reader import Reader, batch_size, split_words, unturned
+from ocr_model.reader import Reader, Strip, batch_size, legibility, split_words, unturned
 
 
 def characters(text: str) -> list[DecodedCharacter]:
@@ -40,6 +40,13 @@ def test_batches_hold_all_lines_and_are_at_most_half_empty_until_a_quarter(width
         size = batch_size(width, lines)
         assert lines <= size <= full and (size <= 2 * lines or size <= max(1, full // 4))
     assert batch_size(width, 1000) == full
+
+
+def test_a_faint_mark_does_not_make_a_page_illegible() -> None:
+    sure, faint = (Strip(np.zeros((40, 8), np.uint8), np.eye(2, 3), (8, 40), is_faint) for is_faint in (False, True))
+    rubbish = [DecodedCharacter("~", 0.1, 0, 1)] * 20
+    assert legibility([(sure, characters("page")), (faint, rubbish)]) == pytest.approx(0.9)
+    assert legibility([(faint, characters("3"))]) == 0
 
 
 @pytest.fixture(scope="module")
